@@ -1,0 +1,67 @@
+"""Errors that speak to the person who can put them right."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+#: What the operating system says when the person, not the program, has to act.
+_PERSONS_ERRNOS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "permission is missing",
+    errno.EPERM: "permission is missing",
+    errno.EROFS: "the file system is read-only",
+    errno.EFBIG: "the file is larger than allowed here",
+    errno.ENAMETOOLONG: "the name is too long for this file system",
+    errno.ENOTDIR: "a file stands where a folder is expected",
+    errno.EISDIR: "a folder stands where a file is expected",
+    errno.EEXIST: "something else of that name is already there",
+    errno.ENOENT: "no such file or folder",
+    errno.EIO: "the device reported an input/output error",
+    errno.ELOOP: "too many levels of symbolic links",
+}
+
+
+class UserError(Exception):
+    """What was found, what was expected and what to do, in one message."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (Ctrl-C or SIGTERM) and has saved its state."""
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's `main` so that nothing a person can cause ends in a traceback.
+
+    Exit status: 0 done, 2 a `UserError` or an operating system's refusal, 130 interrupted.
+    """
+    try:
+        main()
+        sys.stdout.flush()
+    except UserError as error:
+        _leave(f"error: {error}", 2)
+    except Interrupted as stop:
+        _leave(str(stop), 130)
+    except KeyboardInterrupt:
+        _leave("Stopped. What was finished is kept; the same command goes on from there.", 130)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has left: nothing is wrong and nobody is listening.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        reason = _PERSONS_ERRNOS.get(error.errno)
+        if reason is None:
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        _leave(f"error: {reason}{where} ({error.strerror}). What was finished before is untouched; "
+               "put it right and run the same command again.", 2)
+    except MemoryError as error:
+        _leave(f"error: out of memory: {error}. Lower the batch size or use a smaller data set.", 2)
+
+
+def _leave(message: str, status: int) -> None:
+    # tqdm may have left the cursor in the middle of its bar.
+    sys.stdout.flush()
+    print(f"\n{message}", file=sys.stderr, flush=True)
+    sys.exit(status)

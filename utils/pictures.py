@@ -1,0 +1,114 @@
+"""Pictures in and out of files."""
+
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from utils.files import atomic_write
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+#: A larger picture is refused as a decompression bomb: no camera makes one, and it would fill the memory.
+MAX_PIXELS = 300_000_000
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+
+class UnreadablePicture(Exception):
+    """A file that is no whole picture; the message says why."""
+
+
+def read_rgb(path: Path, at_least: int | None = None) -> np.ndarray:
+    """Read a picture as people see it: (H, W, 3) uint8 RGB, EXIF orientation applied.
+
+    Grey, palette, CMYK and 16-bit pictures are converted, an alpha channel is laid over mid-grey,
+    of an animation the first frame is taken.
+
+    Args:
+        path: PNG, JPEG, WebP or BMP.
+        at_least: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as
+            both its sides stay at least this long.
+
+    Raises:
+        UnreadablePicture: missing, empty, truncated, damaged, not a picture, too large.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning)
+            with Image.open(path) as image:
+                if at_least is not None:
+                    image.draft("RGB", (at_least, at_least))
+                image.load()
+                image = ImageOps.exif_transpose(image)
+                return _as_rgb(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UnreadablePicture(f"more than {MAX_PIXELS // 1_000_000} million pixels") from None
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
+            ZeroDivisionError, AttributeError, MemoryError, RuntimeError) as error:
+        # Pillow's decoders raise nearly anything on damaged files.
+        reason = str(error).replace(str(path), "the file") or type(error).__name__
+        raise UnreadablePicture(" ".join(reason.split())[:200]) from None
+    except Exception as error:  # struct.error, zlib.error
+        if type(error).__module__ in ("struct", "zlib"):
+            raise UnreadablePicture(str(error)) from None
+        raise
+
+
+def _as_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith(("I;16", "I")):
+        return np.repeat((np.asarray(image, np.int64).clip(0, 65535) >> 8).astype(np.uint8)[..., None], 3, -1)
+    if image.mode == "F":
+        return np.repeat(np.nan_to_num(np.asarray(image)).clip(0, 255).astype(np.uint8)[..., None], 3, -1)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, (127, 127, 127, 255))
+        image = Image.alpha_composite(ground, image)
+    return np.array(image.convert("RGB"))
+
+
+def encode_png(picture: np.ndarray, compress_level: int = 6) -> bytes:
+    """PNG bytes of a (H, W, 3) uint8 RGB picture."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=compress_level)
+    return buffer.getvalue()
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """Write a (H, W, 3) uint8 RGB picture, whole or not at all."""
+    data = encode_png(picture)
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """All picture files below `folder`, sorted; symbolic links are followed, loops are not."""
+    return sorted(_walk(folder, set()))
+
+
+def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link that leads nowhere but to itself
+                continue
+            if is_folder:
+                yield from _walk(Path(entry.path), seen)
+            elif entry.name.lower().endswith(SUFFIXES):
+                yield Path(entry.path)
+
+
+def as_uint8(batch: np.ndarray) -> np.ndarray:
+    """Floats in [0, 1] → uint8, rounded."""
+    return (np.clip(batch, 0, 1) * 255 + 0.5).astype(np.uint8)
