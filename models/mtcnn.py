@@ -115,7 +115,7 @@ class FaceDetector(nn.Module):
         UserError: the package `mtcnn` or one of its weight files is missing or not the expected one.
     """
 
-    def __init__(self, thresholds: tuple[float, float, float] = (0.6, 0.7, 0.8),
+    def __init__(self, thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
                  min_face: float = 20.0, pyramid_factor: float = 0.709) -> None:
         super().__init__()
         self.thresholds, self.min_face, self.pyramid_factor = thresholds, min_face, pyramid_factor

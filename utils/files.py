@@ -21,10 +21,11 @@ except ImportError:  # Windows
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; flush it to disk and rename it to `path` on success.
 
     Whoever reads `path`, at any moment and after any crash, sees the old file or the new one.
+    `sync=False` leaves the flush to the caller, for many small files that can be made again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent)
@@ -32,7 +33,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         if os.name == "posix":  # mkstemp makes private files; a result is as readable as any other
             os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)

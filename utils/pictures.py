@@ -1,6 +1,5 @@
 """Pictures in and out of files."""
 
-import io
 import os
 import warnings
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from utils.errors import UserError
 from utils.files import atomic_write
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -71,18 +71,16 @@ def _as_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def encode_png(picture: np.ndarray, compress_level: int = 6) -> bytes:
-    """PNG bytes of a (H, W, 3) uint8 RGB picture."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=compress_level)
-    return buffer.getvalue()
-
-
-def write_png(path: Path, picture: np.ndarray) -> None:
-    """Write a (H, W, 3) uint8 RGB picture, whole or not at all."""
-    data = encode_png(picture)
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write a (H, W, 3) uint8 RGB picture as its suffix says (PNG or JPEG), whole or not at all."""
+    suffix = path.suffix.lower()
+    if suffix not in (".png", ".jpg", ".jpeg"):
+        raise UserError(f"{path} should end in .png or .jpg, the formats that pictures are written in")
     with atomic_write(path) as file:
-        file.write(data)
+        if suffix == ".png":
+            Image.fromarray(picture).save(file, "PNG")
+        else:
+            Image.fromarray(picture).save(file, "JPEG", quality=88)
 
 
 def find_pictures(folder: Path) -> list[Path]:
