@@ -70,8 +70,8 @@ def name_of(index: int) -> str:
 def _check_folder(output: Path, settings: dict, count: int) -> None:
     if count < 1:
         raise UserError(f"--count is {count}; at least 1 face can be written")
-    if settings["size"] not in (64, 128, 256, 512):
-        raise UserError(f"--size is {settings['size']}; expected 64, 128, 256 or 512")
+    if settings["size"] not in (32, 64, 128, 256, 512):
+        raise UserError(f"--size is {settings['size']}; expected 32, 64, 128, 256 or 512")
     if output.exists() and not output.is_dir():
         raise UserError(f"{output} is a file; expected a folder to write the data set to")
     if not output.is_dir():

@@ -1,0 +1,122 @@
+"""The ceiling: the VAE's encoder with a linear head, trained directly on the labels.
+
+    python -m benchmarks.direct --data data/creator --image-size 128 --epochs 20 [--json FILE]
+
+Says what the pictures hold: a slider that this network cannot recover shows in no picture.
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from datasets.hs_face import find_parts, read_labels, read_parameters, read_splits
+from datasets.pictures import Pictures, Source
+from models.vae import Encoder, stage_count
+from utils.errors import run_script
+from utils.files import write_json
+from utils.metrics import parameter_metrics
+from utils.workers import default_workers
+
+CHANNELS = (32, 64, 128, 192, 256, 256)
+
+
+class Direct(nn.Module):
+    """(N, 3, S, S) pictures in [0, 1] → (N, outputs): the encoder's mu is the answer."""
+
+    def __init__(self, image_size: int, channels: tuple[int, ...], outputs: int, norm: str = "batch") -> None:
+        super().__init__()
+        self.encoder = Encoder(image_size, channels, outputs, norm)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.encoder(pictures)[0]
+
+
+def train_direct(pictures: Pictures, targets: np.ndarray, channels: tuple[int, ...], epochs: int, batch_size: int = 64,
+                 learning_rate: float = 2e-3, norm: str = "batch", seed: int = 0, device: str = "cpu",
+                 log=print) -> tuple[np.ndarray, np.ndarray]:
+    """Train on split "train" of pictures with targets (N, P); return test targets and predictions."""
+    torch.manual_seed(seed)
+    device = torch.device(device)
+    mean = targets[pictures.split == "train"].mean(0)
+    model = Direct(pictures.size, channels, targets.shape[1], norm).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.02)
+    train = pictures.indices("train")
+    steps = epochs * (len(train) // batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps, pct_start=0.1)
+    labels = torch.from_numpy((targets - mean).astype(np.float32))
+
+    def predict(split: str) -> tuple[np.ndarray, np.ndarray]:
+        model.eval()
+        indices, answers = pictures.indices(split), []
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+            for batch in pictures.batches(np.array_split(indices, max(1, len(indices) // 128)), device):
+                answers.append(model(batch.pictures.float() / 255).float().cpu().numpy())
+        return targets[indices], np.concatenate(answers) + mean
+
+    for epoch in range(epochs):
+        model.train()
+        order = np.random.default_rng([seed, epoch]).permutation(train)
+        order = order[:len(order) // batch_size * batch_size].reshape(-1, batch_size)
+        started, total = time.time(), 0.0
+        for batch in tqdm(pictures.batches(order, device), total=len(order), desc=f"epoch {epoch + 1}/{epochs}", leave=False):
+            with torch.autocast(device.type, torch.bfloat16):
+                answer = model((batch.pictures.float() / 255).contiguous(memory_format=torch.channels_last))
+            loss = F.mse_loss(answer.float(), labels[batch.indices].to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            total += loss.item()
+        truth, guess = predict("val")
+        r2 = 1 - ((truth - guess) ** 2).sum(0) / ((truth - truth.mean(0)) ** 2).sum(0)
+        log(f"epoch {epoch + 1}: train loss {total / len(order):.5f}, val R² {r2.mean():.4f}, {time.time() - started:.0f} s")
+        if not math.isfinite(total):
+            raise RuntimeError("the direct regressor diverged")
+    return predict("test")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("data/creator"))
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", type=Path, default=Path("cache"))
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(default_workers())
+    images, labels = find_parts(options.data)["images"], read_labels(options.data)
+    parameters = read_parameters(options.data, labels.values.shape[1])
+    splits = read_splits(options.data, labels.names)
+    names = [n for n in labels.names if n in images and n in splits]
+    source = Source("images", [images[n] for n in names], names)
+    pictures = Pictures([source], [[splits[n] for n in names]], options.image_size, options.cache, default_workers())
+    row = {n: i for i, n in enumerate(labels.names)}
+    targets = labels.values[[row[n] for n in names]]
+    started = time.time()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    truth, predicted = train_direct(pictures, targets, CHANNELS[:stage_count(options.image_size)], options.epochs,
+                                    seed=options.seed, device=device)
+    metrics = parameter_metrics(truth, predicted, [p.name for p in parameters], [p.group for p in parameters])
+    manifest = options.data / "creator.json"
+    run = {"image_size": options.image_size, "epochs": options.epochs, "faces": len(names), "test_faces": len(truth),
+           "seconds": round(time.time() - started), "device": device,
+           "creator": json.loads(manifest.read_text())["creator"] if manifest.exists() else None}
+    for name, values in sorted(metrics["parameters"].items(), key=lambda item: item[1]["r2"]):
+        print(f"{name:28s} R² {values['r2']:.3f}  MAE {values['mae']:.3f}")
+    print(f"mean test R² {metrics['r2']:.4f} over {len(parameters)} parameters ({run})")
+    if options.json:
+        write_json(options.json, {"test": metrics, "run": run})
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,77 @@
+"""The faces of an experiment: which pictures each step reads, as its configuration says."""
+
+import json
+from pathlib import Path
+
+from datasets.creator import VERSION, write_data_set
+from datasets.hs_face import find_parts, read_splits
+from datasets.names import split_of
+from datasets.pictures import Pictures, Source, folder_source
+from utils.config import Config
+from utils.errors import UserError
+from utils.pictures import find_pictures
+
+
+def ensure_data(config: Config, workers: int) -> None:
+    """Let the embedded creator write `data.root` where the configuration wants that and it is not complete.
+
+    Raises:
+        UserError: the folder was written by another version of the creator.
+    """
+    data, root = config.data, Path(config.data.root)
+    if not data.root or not data.creator_count:
+        return
+    version = creator_version(root)
+    if version is None and root.exists() and any(not p.name.startswith(".") for p in root.iterdir()):
+        return  # somebody's own data set
+    if version not in (None, VERSION):
+        raise UserError(f"{root} was written by version {version} of the creator, this is version {VERSION}. "
+                        "Delete the folder to have it written again, or choose another data.root")
+    if not (root / "labels.json").exists():
+        print(f"{root} is not there yet: the embedded creator writes {data.creator_count} faces with their photo-like variants.",
+              flush=True)
+        write_data_set(root, data.creator_count, data.creator_seed, data.image_size, True, workers)
+
+
+def creator_version(root: Path) -> str | None:
+    """The version of the creator that wrote a data set; None for a data set of another game."""
+    try:
+        return json.loads((root / "creator.json").read_text(encoding="utf-8"))["creator"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def root_sources(root: Path) -> tuple[list[Source], list[list[str]]]:
+    """The parts of a data set in the HS_FACE layout as sources, with the splits of their pictures.
+
+    A render and its variant have one NAME and so one split; pictures that the split files do not
+    list have the split "".
+    """
+    sources, splits = [], []
+    for part, files in find_parts(root).items():
+        of_name = read_splits(root, files)
+        sources.append(Source(f"{root / part}", list(files.values()), list(files)))
+        splits.append([of_name.get(name, "") for name in files])
+    return sources, splits
+
+
+def vae_pictures(config: Config, workers: int) -> Pictures:
+    """All that stage 1 learns: renders, their variants if wanted, further folders.
+
+    Raises:
+        UserError: a folder is missing or empty.
+    """
+    data = config.data
+    sources, splits = root_sources(Path(data.root)) if data.root else ([], [])
+    if not data.use_aug:
+        sources, splits = sources[:1], splits[:1]
+    for folder in map(Path, data.folders):
+        if not folder.is_dir():
+            raise UserError(f"data.folders names {folder}, which is no folder; expected a folder of aligned faces")
+        paths = find_pictures(folder)
+        if not paths:
+            raise UserError(f"data.folders names {folder}, which holds no pictures; expected aligned faces as PNG, JPEG, WebP or BMP")
+        source = folder_source(folder, paths)
+        sources.append(source)
+        splits.append([split_of(name) for name in source.names])
+    return Pictures(sources, splits, data.image_size, Path(data.cache) if data.cache else None, workers)

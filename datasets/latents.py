@@ -1,0 +1,103 @@
+"""Latents and their labels, as stage 2 reads them."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from datasets.hs_face import Parameter, read_labels, read_parameters, read_splits
+from utils.errors import UserError
+from utils.files import write_text
+
+
+class LatentSet(NamedTuple):
+    """Faces whose latents and labels are both known, N of them."""
+
+    names: list[str]
+    latents: np.ndarray         #: (N, 2·latent_dim) float32, of the renders
+    aug_latents: np.ndarray     #: (N, 2·latent_dim) float32, of their variants; the render's where there is none
+    has_aug: np.ndarray         #: (N,) bool
+    labels: np.ndarray          #: (N, P) float32
+    split: np.ndarray           #: (N,) of "train", "val", "test"; "" for faces that split files do not list
+    parameters: list[Parameter]
+    meta: dict                  #: meta.json of the latents
+
+    def of(self, split: str) -> np.ndarray:
+        """Indices of a split's faces."""
+        return np.nonzero(self.split == split)[0]
+
+
+def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unmatched: float, listing: Path) -> LatentSet:
+    """Bring latents and labels together by NAME.
+
+    Args:
+        folder: latents of a run.
+        root: data set in the HS_FACE layout.
+        encoder_fingerprint: of the run's VAE checkpoint; latents of another encoder are refused.
+        most_unmatched: share of faces without label, or labels without face, above which this fails.
+        listing: where unmatched names are listed.
+
+    Raises:
+        UserError: latents missing, damaged, not of this encoder, not finite; labels that do not fit.
+    """
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        found = meta["fingerprint"]
+    except FileNotFoundError:
+        raise UserError(f"there are no latents in {folder}, or they are not finished; run extract_latentvec.py first") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder / 'meta.json'} is damaged; run extract_latentvec.py --restart") from None
+    if found != encoder_fingerprint:
+        raise UserError(f"the latents in {folder} belong to another encoder ({found[:12]}…) than the run's VAE checkpoint "
+                        f"({encoder_fingerprint[:12]}…); run extract_latentvec.py again")
+    labels = read_labels(root)
+    parameters = read_parameters(root, labels.values.shape[1])
+    names, latents = _read_set(folder, "images", meta)
+    row_of_label = {name: i for i, name in enumerate(labels.names)}
+    matched = [i for i, name in enumerate(names) if name in row_of_label]
+    _list_unmatched(names, labels.names, most_unmatched, listing)
+    names = [names[i] for i in matched]
+    latents = np.ascontiguousarray(latents[matched])
+    aug_latents, has_aug = latents, np.zeros(len(names), bool)
+    if (folder / "aug_images.npy").exists():
+        aug_names, aug = _read_set(folder, "aug_images", meta)
+        row_of_aug = {name: i for i, name in enumerate(aug_names)}
+        has_aug = np.array([name in row_of_aug for name in names])
+        aug_latents = latents.copy()
+        aug_latents[has_aug] = aug[[row_of_aug[name] for name in names if name in row_of_aug]]
+    splits = read_splits(root, names)
+    return LatentSet(names, latents, aug_latents, has_aug, labels.values[[row_of_label[n] for n in names]],
+                     np.array([splits.get(n, "") for n in names]), parameters, meta)
+
+
+def _read_set(folder: Path, part: str, meta: dict) -> tuple[list[str], np.ndarray]:
+    path = folder / f"{part}.npy"
+    try:
+        latents = np.load(path, allow_pickle=False)
+        names = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"cannot read the latents {path}: {error}. Run extract_latentvec.py --restart") from None
+    expected = (len(names), 2 * meta.get("latent_dim", -1))
+    if latents.shape != expected or latents.dtype != np.float32:
+        raise UserError(f"{path} holds {latents.dtype} {latents.shape}; expected float32 {expected}, a row for each line of "
+                        f"{part}.txt. Run extract_latentvec.py --restart")
+    bad = np.nonzero(~np.isfinite(latents).all(1))[0]
+    if len(bad):
+        raise UserError(f"{path}, row {bad[0]} ({names[bad[0]]}): not a finite number ({len(bad)} rows are concerned). "
+                        "Run extract_latentvec.py --restart; if that does not help, the VAE's training diverged")
+    return names, latents
+
+
+def _list_unmatched(pictures: list[str], labels: list[str], most: float, listing: Path) -> None:
+    have_picture, have_label = set(pictures), set(labels)
+    lines = ([f"{name}\tpicture without label" for name in pictures if name not in have_label]
+             + [f"{name}\tlabel without readable picture" for name in labels if name not in have_picture])
+    if not lines:
+        return
+    write_text(listing, "\n".join(lines) + "\n")
+    total = len(have_picture | have_label)
+    if len(lines) > most * total:
+        raise UserError(f"{len(lines)} of {total} names have a picture or a label but not both (data.max_unreadable allows "
+                        f"{most:.1%}). They are listed in {listing}. Are data.root's images/ and labels.json of one data set?")
+    print(f"{len(lines)} of {total} names have a picture or a label but not both and are left out; listed in {listing}")

@@ -1,0 +1,178 @@
+"""Between the stages: encode the data set's faces with the trained VAE.
+
+    python extract_latentvec.py                                  the default experiment, configs/creator.toml
+    python extract_latentvec.py --config configs/hs_face.toml
+    torchrun --nproc_per_node 4 extract_latentvec.py --config FILE
+
+Reads runs/NAME/vae/checkpoints/best.pt and the pictures in data.root. Writes, for `images` and where
+present `aug_images`, runs/NAME/latents/SET.npy (float32, a row [mu | logvar] a face), SET.txt (the
+NAME of each row) and meta.json. Stopped and started again it goes on; finished it says so.
+"""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from datasets.faces import ensure_data, root_sources
+from datasets.pictures import Pictures, Source, source_fingerprint
+from models.build import build_vae
+from models.vae import Encoder, fold_batch_norm
+from utils import checkpoint
+from utils.arrays import GrowingArray
+from utils.config import Config, differences, from_dict
+from utils.errors import Interrupted, UserError, run_script
+from utils.files import atomic_write, hold, write_json, write_text
+from utils.training import (Engine, StopRequest, announce, as_input, choose_dtype, decode_workers, parse_arguments, start_engine)
+
+#: Settings that the encoder was built with; those of the config must agree.
+_NETWORK = ("data.image_size", "vae.encoder_channels", "vae.latent_dim", "vae.norm")
+_COMMIT_EVERY = 4096
+
+
+def load_encoder(config: Config) -> tuple[Encoder, Config, str]:
+    """The trained encoder of a run, rebuilt from its checkpoint alone: encoder, its configuration, its fingerprint.
+
+    Raises:
+        UserError: no checkpoint, a damaged one, or one of another network than the configuration's.
+    """
+    path = config.run_folder / "vae" / "checkpoints" / "best.pt"
+    if not path.exists():
+        raise UserError(f"there is no VAE checkpoint {path}; run vae_trainer.py with the same config first")
+    content = checkpoint.load(path, "vae")
+    trained = from_dict(content["config"], str(path))
+    changed = differences(content["config"], config, _NETWORK)
+    if changed:
+        raise UserError(f"{path} is of another network than the config describes ({'; '.join(changed)}). "
+                        "Use the config that it was trained with")
+    model = build_vae(trained)
+    checkpoint.restore(model, content["model"], path)
+    return model.encoder.eval(), trained, checkpoint.fingerprint(model.encoder)
+
+
+@torch.inference_mode()
+def encode_source(encoder: Encoder, pictures: Pictures, share: range, growing: GrowingArray, dtype: torch.dtype,
+                  engine: Engine, batch_size: int, stop: StopRequest, title: str) -> list[str]:
+    """Append the latents of a share of pictures to an array, going on where it stands.
+
+    Returns:
+        The names of those that could not be read.
+    """
+    source = pictures.sources[0]
+    done, bad = growing.note.get("done", 0), list(growing.note.get("unreadable", []))
+    todo = range(share.start + done, share.stop)
+    chunks = [range(i, min(i + batch_size, todo.stop)) for i in range(todo.start, todo.stop, batch_size)]
+    committed = growing.rows
+    with tqdm(total=len(share), initial=done, desc=f"encoding {title}", unit="face", disable=not engine.is_main) as bar:
+        for chunk, batch in zip(chunks, pictures.batches(chunks, engine.device)):
+            with torch.autocast(engine.device.type, dtype, enabled=dtype != torch.float32):
+                mu, logvar = encoder(as_input(batch.pictures))
+            growing.append(torch.cat([mu, logvar], 1).float().cpu().numpy())
+            bad += [source.names[i] for i, _ in batch.unreadable]
+            done += len(chunk)
+            bar.update(len(chunk))
+            if growing.rows - committed >= _COMMIT_EVERY or stop.requested:
+                growing.commit({"done": done, "unreadable": bad})
+                committed = growing.rows
+            if stop.requested and done < len(share):
+                raise Interrupted(f"Stopped after {done} of {len(share)} faces of {title}, which are kept. "
+                                  "The same command goes on from there.")
+    growing.commit({"done": done, "unreadable": bad})
+    return bad
+
+
+def extract(config: Config, engine: Engine, restart: bool) -> None:
+    encoder, trained, encoder_fingerprint = load_encoder(config)
+    encoder = fold_batch_norm(encoder).to(engine.device, memory_format=torch.channels_last)
+    dtype = choose_dtype(config.latents.precision, engine.device)
+    workers = decode_workers(config.data.workers)
+    folder, meta = config.run_folder / "latents", config.run_folder / "latents" / "meta.json"
+    sources, splits = root_sources(Path(config.data.root))
+    wanted = {"fingerprint": encoder_fingerprint, "image_size": trained.data.image_size, "latent_dim": trained.vae.latent_dim,
+              "precision": config.latents.precision, "sources": {part_of(s): source_fingerprint(s) for s in sources}}
+    if not restart and _is_finished(meta, wanted):
+        print(f"{folder} is finished: it holds the latents of this encoder and these faces. Use --restart to encode them again.")
+        return
+    if engine.is_main:
+        announce(config, "extract_latentvec.py")
+        meta.unlink(missing_ok=True)  # until all sets are whole, nothing may take these latents for finished
+    stop = StopRequest()
+    counts, unreadable = {}, {}
+    for source, split in zip(sources, splits):
+        part = part_of(source)
+        pictures = Pictures([source], [split], trained.data.image_size, Path(config.data.cache) if config.data.cache else None, workers)
+        pictures.check_unreadable(config.data.max_unreadable, config.run_folder / "unreadable.txt")
+        share = _share(len(source.paths), engine)
+        growing = GrowingArray(folder / f"{part}.rank{engine.rank}.npy", len(share), (2 * trained.vae.latent_dim,), "f4",
+                               json.dumps([wanted["fingerprint"], wanted["precision"], wanted["sources"][part], share.start, share.stop]))
+        encode_source(encoder, pictures, share, growing, dtype, engine, config.latents.batch_size, stop, source.title)
+        bad = growing.note["unreadable"]
+        growing.finish()
+        write_text(folder / f"{part}.rank{engine.rank}.txt", "\n".join(bad))
+        pictures.check_unreadable(config.data.max_unreadable, config.run_folder / "unreadable.txt")
+        if engine.world > 1:
+            dist.barrier()
+        if engine.is_main:
+            counts[part], unreadable[part] = _join(folder, part, source, engine.world)
+    if engine.is_main:
+        write_json(meta, wanted | {"counts": counts, "unreadable": unreadable})
+        print(", ".join(f"{count} latents of {part}" for part, count in counts.items()) + f" in {folder}")
+        print("next: python f2p_trainer.py")
+
+
+def part_of(source: Source) -> str:
+    """The set that a source's latents are called by: "images" or "aug_images"."""
+    return Path(source.title).name
+
+
+def _share(count: int, engine: Engine) -> range:
+    """This process's faces: a run of them, so that the shares in order are the whole."""
+    return range(count * engine.rank // engine.world, count * (engine.rank + 1) // engine.world)
+
+
+def _is_finished(meta: Path, wanted: dict) -> bool:
+    try:
+        found = json.loads(meta.read_text(encoding="utf-8"))
+        return all(found.get(key) == value for key, value in wanted.items()) and all(
+            (meta.parent / f"{part}.{suffix}").exists() for part in wanted["sources"] for suffix in ("npy", "txt"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _join(folder: Path, part: str, source: Source, world: int) -> tuple[int, list[str]]:
+    """Put the shares of all processes together as SET.npy and SET.txt; how many rows, and who is missing."""
+    shares = [folder / f"{part}.rank{rank}.npy" for rank in range(world)]
+    missing = [line for share in shares for line in share.with_suffix(".txt").read_text(encoding="utf-8").split("\n") if line]
+    absent = set(missing)
+    names = [name for name in source.names if name not in absent]
+    if world == 1:
+        shares[0].replace(folder / f"{part}.npy")
+    else:
+        with atomic_write(folder / f"{part}.npy") as file:
+            np.save(file, np.concatenate([np.load(share) for share in shares]), allow_pickle=False)
+    write_text(folder / f"{part}.txt", "\n".join(names) + "\n")
+    for share in shares:
+        share.unlink(missing_ok=True)
+        share.with_suffix(".txt").unlink(missing_ok=True)
+    return len(names), missing
+
+
+def main() -> None:
+    config, options = parse_arguments(__doc__)
+    if not config.data.root:
+        raise UserError("data.root is empty: latents are made of a data set in the HS_FACE layout. Set data.root")
+    engine = start_engine(config.run)
+    with hold(config.run_folder / "latents", "extract_latentvec.py") if engine.is_main else nullcontext():
+        if engine.is_main:
+            ensure_data(config, decode_workers(config.data.workers))
+        if engine.world > 1:
+            dist.barrier()
+        extract(config, engine, options.restart)
+
+
+if __name__ == "__main__":
+    run_script(main)

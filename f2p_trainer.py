@@ -1,0 +1,271 @@
+"""Stage 2: train the MLP that reads facial parameters off latents.
+
+    python f2p_trainer.py                                        the default experiment, configs/creator.toml
+    python f2p_trainer.py --config configs/hs_face.toml
+    python f2p_trainer.py --set f2p.epochs=60                    a finished run goes on to more epochs
+
+Reads runs/NAME/latents and the labels in data.root. Writes runs/NAME/f2p/checkpoints/{last,best}.pt,
+f2p/tensorboard/, f2p/metrics.json and f2p/report.png. A run that was stopped goes on where it was; a
+finished one says so and does nothing. Everything fits in memory, so one process is all it takes.
+"""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import trange
+
+from datasets.faces import creator_version
+from datasets.latents import LatentSet, read_latent_set
+from extract_latentvec import load_encoder
+from models.build import build_regressor
+from utils import checkpoint
+from utils.config import Config, differences
+from utils.errors import UserError, run_script
+from utils.figures import recovery_report
+from utils.files import hold, sweep_temporaries, write_json
+from utils.metrics import active_units, parameter_metrics, ridge
+from utils.pictures import write_picture
+from utils.training import Engine, StopRequest, announce, parse_arguments, put_aside, start_engine
+
+_FIXED = ("run.seed", "data.root", *(f"f2p.{key}" for key in (
+    "layers", "width", "dropout", "use_logvar", "posterior_noise", "aug_prob", "batch_size", "learning_rate", "weight_decay")))
+
+
+class Trainer:
+    """Everything of a stage-2 run that lasts from epoch to epoch. All faces live on the device."""
+
+    def __init__(self, config: Config, engine: Engine, faces: LatentSet) -> None:
+        self.config, self.settings, self.engine, self.faces = config, config.f2p, engine, faces
+        self.folder = config.run_folder / "f2p"
+        self.names, self.groups = [p.name for p in faces.parameters], [p.group for p in faces.parameters]
+        self.latent_dim = faces.latents.shape[1] // 2
+        self.model = build_regressor(config, self.latent_dim, len(self.names)).to(engine.device)
+        train = faces.of("train")
+        put = lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(engine.device)
+        self.latents, self.labels = put(faces.latents[train]), put(faces.labels[train])
+        # The variants' latents take as much memory again, and only aug_prob above 0 asks for them.
+        self.aug_latents = put(faces.aug_latents[train]) if self.settings.aug_prob else None
+        both = self.latents if self.aug_latents is None else torch.cat([self.latents, self.aug_latents])
+        self.model.fit_standardisation(both)
+        with torch.no_grad():  # start from the mean face, which is what ignorance predicts
+            self.model.network[-1].bias.copy_(self.labels.mean(0))
+        kinds = [p.kind for p in faces.parameters]
+        self.kinds = [torch.tensor([i for i, k in enumerate(kinds) if k == kind], device=engine.device)
+                      for kind in dict.fromkeys(kinds)]
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), self.settings.learning_rate,
+                                           weight_decay=self.settings.weight_decay, fused=engine.device.type in ("cpu", "cuda"))
+        self.batch_size = min(self.settings.batch_size, len(train))
+        self.steps_an_epoch = len(train) // self.batch_size
+        self.epoch, self.best, self.seconds = 0, -math.inf, 0.0
+
+    # --- state ------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        return {"config": self.config.as_dict(), "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+                "scheduler": {"step": self.epoch * self.steps_an_epoch}, "epoch": self.epoch,
+                "random": {"seed": self.config.run.seed, "epoch": self.epoch}, "best": self.best, "seconds": self.seconds,
+                "encoder": self.faces.meta["fingerprint"], "latent_dim": self.latent_dim,
+                "parameters": [list(p) for p in self.faces.parameters], "faces": len(self.labels),
+                "creator": creator_version(Path(self.config.data.root))}
+
+    def resume(self, content: dict[str, Any], path: Path) -> None:
+        changed = differences(content["config"], self.config, _FIXED)
+        if content["encoder"] != self.faces.meta["fingerprint"]:
+            changed.append("the VAE: the latents come from another encoder now")
+        if content["faces"] != len(self.labels):
+            changed.append(f"training faces: were {content['faces']}, now {len(self.labels)}")
+        if content["parameters"] != [list(p) for p in self.faces.parameters]:
+            changed.append("the parameter table")
+        if changed:
+            raise UserError(f"{path} was trained with something else ({'; '.join(changed)}). Put it back, choose another "
+                            "run.name, or start over with --restart")
+        checkpoint.restore(self.model, content["model"], path)
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.epoch, self.best, self.seconds = content["epoch"], content["best"], content["seconds"]
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def run(self, writer: SummaryWriter, stop: StopRequest) -> None:
+        with trange(self.settings.epochs, initial=self.epoch, unit="epoch", desc="training") as bar:
+            while self.epoch < self.settings.epochs:
+                started = time.monotonic()
+                train_loss = self.train_epoch()
+                self.epoch += 1
+                self.seconds += time.monotonic() - started
+                val = self.evaluate("val")
+                self.log(writer, train_loss, val)
+                bar.update()
+                bar.set_postfix(loss=f"{train_loss:.5f}", val_r2=f"{val['r2']:.4f}" if val["r2"] is not None else "-")
+                score = val["r2"] if val["r2"] is not None else -val["mae"]
+                if score > self.best:
+                    self.best = score
+                    checkpoint.save(self.folder / "checkpoints" / "best.pt", "f2p", self.state())
+                checkpoint.save(self.folder / "checkpoints" / "last.pt", "f2p", self.state())
+                if stop.requested and self.epoch < self.settings.epochs:
+                    stop.leave(f"the end of epoch {self.epoch}")
+
+    def train_epoch(self) -> float:
+        """One pass over the training faces; the mean loss. All chance follows from seed and epoch."""
+        settings, device = self.settings, self.engine.device
+        self.model.train()
+        torch.manual_seed(self.config.run.seed * 1_000_003 + self.epoch)  # dropout, noise, variants, order
+        order = torch.randperm(len(self.labels), device=device)
+        losses = torch.zeros((), device=device)
+        for step in range(self.steps_an_epoch):
+            rate = 0.5 * (1 + math.cos(math.pi * (self.epoch * self.steps_an_epoch + step) / (self.steps_an_epoch * settings.epochs)))
+            for group in self.optimizer.param_groups:
+                group["lr"] = settings.learning_rate * rate
+            rows = order[step * self.batch_size:(step + 1) * self.batch_size]
+            loss = self.loss(self.model(self.draw_latents(rows)), self.labels[rows])
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            losses += loss.detach()
+        mean = losses.item() / self.steps_an_epoch
+        if not math.isfinite(mean):
+            raise UserError(f"the loss of epoch {self.epoch + 1} is {mean}; training stopped, the last checkpoint stands. "
+                            "A lower f2p.learning_rate usually helps")
+        return mean
+
+    def draw_latents(self, rows: Tensor) -> Tensor:
+        """Latents (B, 2·D) of faces: now and then the variant's, mu moved within its posterior."""
+        settings = self.settings
+        latents = self.latents[rows]
+        if self.aug_latents is not None:
+            variant = torch.rand(len(rows), 1, device=rows.device) < settings.aug_prob
+            latents = torch.where(variant, self.aug_latents[rows], latents)
+        if settings.posterior_noise:
+            mu, logvar = latents.chunk(2, 1)
+            mu = mu + settings.posterior_noise * torch.exp(0.5 * logvar) * torch.randn_like(mu)
+            latents = torch.cat([mu, logvar], 1)
+        return latents
+
+    def loss(self, predicted: Tensor, truth: Tensor) -> Tensor:
+        """Sum over the kinds of parameters (sliders, bones) of their mean squared errors."""
+        square = (predicted - truth).square()
+        return sum(square[:, kind].mean() for kind in self.kinds)
+
+    # --- evaluation -------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def predict(self, latents: np.ndarray) -> np.ndarray:
+        """Parameters (N, P) of latents (N, 2·D), clipped to [0, 1] as they would be used."""
+        self.model.eval()
+        parts = [self.model(torch.from_numpy(latents[i:i + 8192]).to(self.engine.device)).clamp(0, 1).cpu().numpy()
+                 for i in range(0, len(latents), 8192)]
+        return np.concatenate(parts)
+
+    def evaluate(self, split: str, aug: bool = False) -> dict[str, Any]:
+        rows = self.faces.of(split)
+        if aug:
+            rows = rows[self.faces.has_aug[rows]]
+        latents = (self.faces.aug_latents if aug else self.faces.latents)[rows]
+        return parameter_metrics(self.faces.labels[rows], self.predict(latents), self.names, self.groups)
+
+    def log(self, writer: SummaryWriter, train_loss: float, val: dict[str, Any]) -> None:
+        writer.add_scalar("train/loss", train_loss, self.epoch)
+        writer.add_scalar("train/learning_rate", self.optimizer.param_groups[0]["lr"], self.epoch)
+        for key in ("r2", "mae", "cosine_similarity", "distance"):
+            if val[key] is not None:
+                writer.add_scalar(f"val/{key}", val[key], self.epoch)
+        for group, values in val["groups"].items():
+            for key, value in values.items():
+                if value is not None:
+                    writer.add_scalar(f"val_{key}_by_group/{group}", value, self.epoch)
+        writer.flush()
+
+
+def baselines(faces: LatentSet, names: list[str], groups: list[str]) -> tuple[dict[str, Any], float]:
+    """On test faces: the training mean, and ridge regression on the same latents with its strength chosen on val."""
+    train, val, test = (faces.of(split) for split in ("train", "val", "test"))
+    truth = faces.labels[test]
+    mean = np.broadcast_to(faces.labels[train].mean(0), truth.shape)
+    weights, bias, strength = ridge((faces.latents[train], faces.labels[train]), (faces.latents[val], faces.labels[val]))
+    linear = np.clip(faces.latents[test] @ weights + bias, 0, 1)
+    return {"mean": parameter_metrics(truth, mean, names, groups), "ridge": parameter_metrics(truth, linear, names, groups)}, strength
+
+
+def report(trainer: Trainer, config: Config) -> None:
+    """Measure the best checkpoint, write metrics.json and report.png, print what a person asks first."""
+    best = trainer.folder / "checkpoints" / "best.pt"
+    content = checkpoint.load(best, "f2p")
+    checkpoint.restore(trainer.model, content["model"], best)
+    faces = trainer.faces
+    val, test = trainer.evaluate("val"), trainer.evaluate("test")
+    reference, strength = baselines(faces, trainer.names, trainer.groups)
+    rows = faces.of("test")
+    extra: dict[str, Any] = {}
+    if faces.has_aug[rows].any():
+        extra["test_aug_images"] = trainer.evaluate("test", aug=True)
+    mu, logvar = np.split(faces.latents[rows].astype(np.float64), 2, 1)
+    run = {"config": config.as_dict(), "creator": creator_version(Path(config.data.root)), "best_epoch": content["epoch"],
+           "vae_fingerprint": faces.meta["fingerprint"], "checkpoints": {
+               "vae": (config.run_folder / "vae" / "checkpoints" / "best.pt").as_posix(), "f2p": best.as_posix()},
+           "faces": {split: len(faces.of(split)) for split in ("train", "val", "test")}, "ridge_strength": strength,
+           "kl_per_face": float((0.5 * (mu ** 2 + np.exp(logvar) - 1 - logvar)).sum(1).mean()),
+           "active_units": active_units(mu), "seconds": round(trainer.seconds, 2)}
+    write_json(trainer.folder / "metrics.json", {"val": val, "test": test, "baselines": reference, **extra, "run": run})
+    predicted = trainer.predict(faces.latents[rows])
+    write_picture(trainer.folder / "report.png", recovery_report(
+        test, reference, faces.labels[rows], predicted, trainer.names, trainer.groups,
+        f"{config.run.name}: mean R² {_number(test['r2'])} on {len(rows)} test faces (ridge {_number(reference['ridge']['r2'])})"))
+    print(f"\ntest faces                  R²      MAE     cosine  distance")
+    lines = [("MLP", test), ("ridge on the same latents", reference["ridge"]), ("training mean", reference["mean"])]
+    if extra:
+        lines.append(("MLP on photo-like variants", extra["test_aug_images"]))
+    for title, m in lines:
+        print(f"{title:26s}  {_number(m['r2']):6s}  {m['mae']:.4f}  {m['cosine_similarity']:.4f}  {m['distance']:.4f}")
+    print(f"{trainer.folder / 'metrics.json'}\n{trainer.folder / 'report.png'}\nnext: python predict.py PHOTO --run {config.run_folder}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def main() -> None:
+    config, options = parse_arguments(__doc__)
+    if not config.data.root:
+        raise UserError("data.root is empty: stage 2 needs a data set with labels. Set data.root")
+    engine = start_engine(config.run)
+    if engine.world > 1:
+        raise UserError("stage 2 takes seconds to minutes and runs in one process; start it with python, not torchrun")
+    folder = config.run_folder / "f2p"
+    with hold(folder, "f2p_trainer.py"):
+        found = None if options.restart else checkpoint.load_newest(folder / "checkpoints", "f2p")
+        encoder_fingerprint = load_encoder(config)[2]
+        if found and found[0]["epoch"] >= config.f2p.epochs and (folder / "metrics.json").exists() \
+                and found[0]["encoder"] == encoder_fingerprint and not differences(found[0]["config"], config, _FIXED):
+            print(f"{folder} is finished: {found[0]['epoch']} epochs. Raise f2p.epochs to go on, or use --restart to start over.")
+            return
+        sweep_temporaries(folder / "checkpoints")
+        announce(config, "f2p_trainer.py")
+        stop = StopRequest()
+        faces = read_latent_set(config.run_folder / "latents", Path(config.data.root), encoder_fingerprint,
+                                config.data.max_unreadable, config.run_folder / "unmatched.txt")
+        for split in ("train", "val", "test"):
+            if len(faces.of(split)) < 2:
+                raise UserError(f"{len(faces.of(split))} of {len(faces.names)} faces belong to split {split!r}; at least 2 are "
+                                "needed: add faces or change the split files")
+        constant = [p.name for p, spread in zip(faces.parameters, np.ptp(faces.labels[faces.of("train")], axis=0)) if spread == 0]
+        if constant:
+            print(f"{len(constant)} parameters have the same value in all training faces and cannot be learned: {', '.join(constant)}")
+        trainer = Trainer(config, engine, faces)
+        if found:
+            trainer.resume(*found)
+            print(f"Going on from {found[1]}: epoch {trainer.epoch + 1}.")
+        if options.restart:
+            put_aside(folder / "tensorboard")
+        writer = SummaryWriter(folder / "tensorboard", purge_step=trainer.epoch + 1 if found else None)
+        trainer.run(writer, stop)
+        writer.close()
+        report(trainer, config)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,46 @@
+"""The MLP of stage 2: latents → facial parameters."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Regressor(nn.Module):
+    """(N, 2·latent_dim) rows [mu | logvar] → (N, parameters).
+
+    Inputs are standardised by statistics that are kept inside the module, so a checkpoint is
+    self-contained. Outputs are normalised parameters, not clipped: clip when they are used.
+
+    Args:
+        latent_dim: D; the input has 2·D columns.
+        outputs: number of parameters.
+        layers: number of linear layers.
+        width: neurons of each hidden layer.
+        dropout: share of hidden neurons left out in training.
+        use_logvar: False reads mu alone.
+    """
+
+    def __init__(self, latent_dim: int, outputs: int, layers: int, width: int, dropout: float = 0.0,
+                 use_logvar: bool = True) -> None:
+        super().__init__()
+        self.latent_dim, self.use_logvar = latent_dim, use_logvar
+        inputs = 2 * latent_dim if use_logvar else latent_dim
+        self.register_buffer("mean", torch.zeros(2 * latent_dim))
+        self.register_buffer("std", torch.ones(2 * latent_dim))
+        sizes = [inputs] + [width] * (layers - 1)
+        hidden = []
+        for size_in, size_out in zip(sizes, sizes[1:]):
+            hidden += [nn.Linear(size_in, size_out), nn.LeakyReLU(), nn.Dropout(dropout)]
+        self.network = nn.Sequential(*hidden, nn.Linear(sizes[-1], outputs))
+
+    def fit_standardisation(self, latents: Tensor) -> None:
+        """Take mean and standard deviation (N, 2·D) → (2·D,) from the training latents.
+
+        A dimension that hardly varies carries nothing; it is centred and not blown up.
+        """
+        std, mean = torch.std_mean(latents.double(), 0, correction=0)
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std < 1e-6 * (1 + mean.abs()), torch.ones_like(std), std))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        x = (latents - self.mean) / self.std
+        return self.network(x if self.use_logvar else x[:, :self.latent_dim])

@@ -1,0 +1,176 @@
+"""The convolutional VAE of stage 1.
+
+Kingma & Welling, "Auto-Encoding Variational Bayes", 2014. The encoder gives mu and logvar of a
+Gaussian over latents, the decoder a picture from one latent. Depth follows from the image size:
+every stage halves (doubles) the side, between the image and 4×4.
+"""
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+#: Side of the feature maps between the last stage of the encoder and the first of the decoder.
+BOTTLENECK = 4
+
+#: logvar is kept in this range: exp() of it stays finite in half precision, and no gradient is lost inside.
+LOGVAR_RANGE = (-14.0, 8.0)
+
+
+def stage_count(image_size: int) -> int:
+    """Number of stages between a picture of `image_size` (a power of two, 32 to 256) and 4×4."""
+    if image_size not in (32, 64, 128, 256):
+        raise ValueError(f"image_size is {image_size}; expected 32, 64, 128 or 256")
+    return (image_size // BOTTLENECK).bit_length() - 1
+
+
+def _normalisation(kind: str, channels: int) -> nn.Module:
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    groups = next(g for g in (16, 8, 4, 2, 1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+class ResidualConv(nn.Module):
+    """x + ReLU(norm(conv3×3(x))): (N, C, H, W) → the same shape."""
+
+    def __init__(self, channels: int, norm: str) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = _normalisation(norm, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.relu(self.norm(self.conv(x)))
+
+
+class DownStage(nn.Module):
+    """Strided convolution, normalisation, ReLU, residual convolution: (N, C, H, W) → (N, C', H/2, W/2)."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, norm: str) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride=2, padding=(kernel - 1) // 2, bias=False)
+        self.norm = _normalisation(norm, channels_out)
+        self.residual = ResidualConv(channels_out, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.residual(F.relu(self.norm(self.conv(x))))
+
+
+class UpStage(nn.Module):
+    """Transposed convolution, normalisation, ReLU, residual convolution: (N, C, H, W) → (N, C', 2H, 2W)."""
+
+    def __init__(self, channels_in: int, channels_out: int, norm: str) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
+        self.norm = _normalisation(norm, channels_out)
+        self.residual = ResidualConv(channels_out, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.residual(F.relu(self.norm(self.conv(x))))
+
+
+class Encoder(nn.Module):
+    """(N, 3, S, S) pictures in [0, 1] → mu and logvar, (N, latent_dim) each.
+
+    Args:
+        image_size: S, a power of two from 32 to 256.
+        channels: width of each stage, as many as `stage_count(image_size)`. The first kernels are
+            7, 5 and 4, all later ones 3.
+        latent_dim: dimensions of the latent.
+        norm: "batch" or "group".
+    """
+
+    def __init__(self, image_size: int, channels: tuple[int, ...], latent_dim: int, norm: str = "batch") -> None:
+        super().__init__()
+        _check_widths(image_size, channels)
+        kernels = (7, 5, 4) + (3,) * len(channels)
+        widths = (3, *channels)
+        self.stages = nn.Sequential(*(DownStage(i, o, k, norm) for i, o, k in zip(widths, channels, kernels)))
+        self.head = nn.Linear(channels[-1] * BOTTLENECK ** 2, 2 * latent_dim)
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.stages(pictures * 2 - 1).flatten(1)
+        mu, logvar = self.head(features).float().chunk(2, 1)
+        return mu, logvar.clamp(*LOGVAR_RANGE)
+
+
+class Decoder(nn.Module):
+    """(N, latent_dim) latents → (N, 3, S, S) pictures in [0, 1]."""
+
+    def __init__(self, image_size: int, channels: tuple[int, ...], latent_dim: int, norm: str = "batch") -> None:
+        super().__init__()
+        _check_widths(image_size, channels)
+        self.first = max(channels)
+        self.project = nn.Linear(latent_dim, self.first * BOTTLENECK ** 2)
+        widths = (self.first, *channels)
+        self.stages = nn.Sequential(*(UpStage(i, o, norm) for i, o in zip(widths, channels)))
+        last = channels[-1]
+        self.to_rgb = nn.Sequential(nn.Conv2d(last, last, 3, padding=1), nn.ReLU(), nn.Conv2d(last, 3, 1))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        features = F.relu(self.project(latents)).view(-1, self.first, BOTTLENECK, BOTTLENECK)
+        return torch.sigmoid(self.to_rgb(self.stages(features)).float())
+
+
+class VAEOutput(NamedTuple):
+    reconstruction: Tensor  #: (N, 3, S, S) in [0, 1]
+    mu: Tensor              #: (N, latent_dim)
+    logvar: Tensor          #: (N, latent_dim)
+
+
+class VAE(nn.Module):
+    """Encoder, reparameterisation, decoder. See `Encoder` and `Decoder` for the arguments."""
+
+    def __init__(self, image_size: int, encoder_channels: tuple[int, ...], decoder_channels: tuple[int, ...],
+                 latent_dim: int, norm: str = "batch") -> None:
+        super().__init__()
+        self.image_size, self.latent_dim = image_size, latent_dim
+        self.encoder = Encoder(image_size, encoder_channels, latent_dim, norm)
+        self.decoder = Decoder(image_size, decoder_channels, latent_dim, norm)
+
+    def forward(self, pictures: Tensor, noise: Tensor | None = None) -> VAEOutput:
+        """Reconstruct pictures (N, 3, S, S) in [0, 1] from a draw of their posterior.
+
+        Args:
+            noise: (N, latent_dim) standard normal; None reconstructs from mu.
+        """
+        mu, logvar = self.encoder(pictures)
+        latents = mu if noise is None else reparameterise(mu, logvar, noise)
+        return VAEOutput(self.decoder(latents), mu, logvar)
+
+
+def reparameterise(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
+    """mu + exp(logvar / 2) · noise: a draw from N(mu, exp(logvar)) for standard normal noise (ibid., 2.4)."""
+    return mu + torch.exp(0.5 * logvar) * noise
+
+
+def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mu, exp(logvar)) ‖ N(0, 1)) of each dimension, in nats (ibid., appendix B).
+
+    Args:
+        mu, logvar: (N, D).
+
+    Returns:
+        (N, D), each ½ (mu² + exp(logvar) − 1 − logvar) ≥ 0.
+    """
+    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
+
+
+def fold_batch_norm(encoder: Encoder) -> Encoder:
+    """A copy of an encoder in evaluation whose batch normalisations are folded into their convolutions."""
+    folded = copy.deepcopy(encoder).eval()
+    for module in folded.modules():
+        if isinstance(getattr(module, "norm", None), nn.BatchNorm2d):
+            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+            module.norm = nn.Identity()
+    return folded
+
+
+def _check_widths(image_size: int, channels: tuple[int, ...]) -> None:
+    stages = stage_count(image_size)
+    if len(channels) != stages:
+        raise ValueError(f"{len(channels)} channel widths for image_size {image_size}; expected {stages}, "
+                         f"one for each halving down to {BOTTLENECK}×{BOTTLENECK}")

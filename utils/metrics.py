@@ -1,0 +1,77 @@
+"""How well parameters are recovered, and what a latent space holds."""
+
+from typing import Any
+
+import numpy as np
+
+
+def parameter_metrics(truth: np.ndarray, predicted: np.ndarray, names: list[str], groups: list[str]) -> dict[str, Any]:
+    """Metrics of predicted parameters, in normalised units.
+
+    R² of a parameter is 1 − SSE / SST about its mean over these faces; where SST is 0 it is None and
+    left out of means. Cosine similarity and Euclidean distance are of a face's whole vector, averaged.
+
+    Args:
+        truth, predicted: (N, P).
+        names, groups: of the P parameters.
+
+    Returns:
+        {"r2", "mae", "cosine_similarity", "distance", "undefined_r2", "groups": {group: {"r2", "mae"}},
+        "parameters": {name: {"r2", "mae"}}}.
+    """
+    truth, predicted = np.asarray(truth, np.float64), np.asarray(predicted, np.float64)
+    error = predicted - truth
+    sst = ((truth - truth.mean(0)) ** 2).sum(0)
+    # A constant column leaves rounding behind instead of 0.
+    defined = sst > 1e-12 * len(truth)
+    r2 = np.where(defined, 1 - (error ** 2).sum(0) / np.where(defined, sst, 1), np.nan)
+    mae = np.abs(error).mean(0)
+    norms = np.linalg.norm(truth, axis=1) * np.linalg.norm(predicted, axis=1)
+    cosine = (truth * predicted).sum(1) / np.maximum(norms, 1e-12)
+
+    def summary(mask: np.ndarray) -> dict[str, float | None]:
+        known = r2[mask & defined]
+        return {"r2": float(known.mean()) if len(known) else None, "mae": float(mae[mask].mean())}
+
+    group_of = np.array(groups)
+    return summary(np.ones(len(names), bool)) | {
+        "cosine_similarity": float(cosine.mean()), "distance": float(np.linalg.norm(error, axis=1).mean()),
+        "undefined_r2": int((~defined).sum()),
+        "groups": {group: summary(group_of == group) for group in dict.fromkeys(groups)},
+        "parameters": {name: {"r2": float(r2[i]) if defined[i] else None, "mae": float(mae[i])}
+                       for i, name in enumerate(names)}}
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB of pictures in [0, 1]."""
+    return float(-10 * np.log10(max(mse, 1e-12)))
+
+
+def active_units(mu: np.ndarray, threshold: float = 0.01) -> int:
+    """Dimensions of mu (N, D) whose variance over faces exceeds the threshold (Burda et al., 2016, 4)."""
+    return int((np.var(np.asarray(mu, np.float64), axis=0) > threshold).sum())
+
+
+def ridge(train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray],
+          strengths: np.ndarray = np.logspace(-4, 1, 16)) -> tuple[np.ndarray, np.ndarray, float]:
+    """Ridge regression on standardised inputs, its strength the one with the least squared error on `val`.
+
+    Args:
+        train, val: inputs (N, D) and targets (N, P).
+        strengths: penalties tried, as multiples of the number of training faces.
+
+    Returns:
+        Weights (D, P) and bias (P,) for inputs as given, and the strength chosen.
+    """
+    x, y = (np.asarray(part, np.float64) for part in train)
+    mean, std = x.mean(0), x.std(0)
+    std = np.where(std < 1e-6 * (1 + np.abs(mean)), 1.0, std)
+    z, target = (x - mean) / std, y - y.mean(0)
+    values, vectors = np.linalg.eigh(z.T @ z)
+    projected = vectors.T @ (z.T @ target)
+    val_z, val_y = (np.asarray(val[0], np.float64) - mean) / std, np.asarray(val[1], np.float64) - y.mean(0)
+    rotated = val_z @ vectors
+    errors = [((rotated @ (projected / (np.maximum(values, 0) + s * len(x))[:, None]) - val_y) ** 2).mean() for s in strengths]
+    best = float(strengths[int(np.argmin(errors))])
+    weights = vectors @ (projected / (np.maximum(values, 0) + best * len(x))[:, None]) / std[:, None]
+    return weights, y.mean(0) - mean @ weights, best
