@@ -20,38 +20,15 @@ from tqdm import tqdm
 
 from datasets.faces import ensure_data, root_sources
 from datasets.pictures import Pictures, Source, source_fingerprint
-from models.build import build_vae
+from models.build import load_encoder
 from models.vae import Encoder, fold_batch_norm
-from utils import checkpoint
 from utils.arrays import GrowingArray
-from utils.config import Config, differences, from_dict
+from utils.config import Config
 from utils.errors import Interrupted, UserError, run_script
 from utils.files import atomic_write, hold, write_json, write_text
 from utils.training import (Engine, StopRequest, announce, as_input, choose_dtype, decode_workers, parse_arguments, start_engine)
 
-#: Settings that the encoder was built with; those of the config must agree.
-_NETWORK = ("data.image_size", "vae.encoder_channels", "vae.latent_dim", "vae.norm")
 _COMMIT_EVERY = 4096
-
-
-def load_encoder(config: Config) -> tuple[Encoder, Config, str]:
-    """The trained encoder of a run, rebuilt from its checkpoint alone: encoder, its configuration, its fingerprint.
-
-    Raises:
-        UserError: no checkpoint, a damaged one, or one of another network than the configuration's.
-    """
-    path = config.run_folder / "vae" / "checkpoints" / "best.pt"
-    if not path.exists():
-        raise UserError(f"there is no VAE checkpoint {path}; run vae_trainer.py with the same config first")
-    content = checkpoint.load(path, "vae")
-    trained = from_dict(content["config"], str(path))
-    changed = differences(content["config"], config, _NETWORK)
-    if changed:
-        raise UserError(f"{path} is of another network than the config describes ({'; '.join(changed)}). "
-                        "Use the config that it was trained with")
-    model = build_vae(trained)
-    checkpoint.restore(model, content["model"], path)
-    return model.encoder.eval(), trained, checkpoint.fingerprint(model.encoder)
 
 
 @torch.inference_mode()

@@ -22,8 +22,7 @@ from tqdm import trange
 
 from datasets.faces import creator_version
 from datasets.latents import LatentSet, read_latent_set
-from extract_latentvec import load_encoder
-from models.build import build_regressor
+from models.build import build_regressor, load_encoder
 from utils import checkpoint
 from utils.config import Config, differences
 from utils.errors import UserError, run_script
@@ -53,6 +52,7 @@ class Trainer:
         self.aug_latents = put(faces.aug_latents[train]) if self.settings.aug_prob else None
         both = self.latents if self.aug_latents is None else torch.cat([self.latents, self.aug_latents])
         self.model.fit_standardisation(both)
+        self.far = self.distance_of_far_faces()
         with torch.no_grad():  # start from the mean face, which is what ignorance predicts
             self.model.network[-1].bias.copy_(self.labels.mean(0))
         kinds = [p.kind for p in faces.parameters]
@@ -71,7 +71,7 @@ class Trainer:
                 "scheduler": {"step": self.epoch * self.steps_an_epoch}, "epoch": self.epoch,
                 "random": {"seed": self.config.run.seed, "epoch": self.epoch}, "best": self.best, "seconds": self.seconds,
                 "encoder": self.faces.meta["fingerprint"], "latent_dim": self.latent_dim,
-                "parameters": [list(p) for p in self.faces.parameters], "faces": len(self.labels),
+                "parameters": [list(p) for p in self.faces.parameters], "faces": len(self.labels), "far": self.far,
                 "creator": creator_version(Path(self.config.data.root))}
 
     def resume(self, content: dict[str, Any], path: Path) -> None:
@@ -160,6 +160,14 @@ class Trainer:
         parts = [self.model(torch.from_numpy(latents[i:i + 8192]).to(self.engine.device)).clamp(0, 1).cpu().numpy()
                  for i in range(0, len(latents), 8192)]
         return np.concatenate(parts)
+
+    def distance_of_far_faces(self) -> float:
+        """The latent distance that 1 % of the validation faces exceed; a face beyond it is unlike those of training."""
+        rows = self.faces.of("val")
+        latents = self.faces.latents[rows]
+        if self.aug_latents is not None:
+            latents = np.concatenate([latents, self.faces.aug_latents[rows]])
+        return float(np.quantile(self.model.distance(torch.from_numpy(latents).to(self.engine.device)).cpu().numpy(), 0.99))
 
     def evaluate(self, split: str, aug: bool = False) -> dict[str, Any]:
         rows = self.faces.of(split)

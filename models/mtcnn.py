@@ -11,6 +11,7 @@ import io
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import joblib
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ _WEIGHTS_SHA256 = {
     "rnet.lz4": "cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee",
     "onet.lz4": "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3",
 }
+
+
+_LONGEST_SIDE, _SHORTEST_SIDE = 1024, 96  # of the picture that is searched, pixels
 
 
 class PNet(nn.Module):
@@ -97,6 +101,14 @@ class Faces(NamedTuple):
     scores: np.ndarray  #: (K,) float32 in [0, 1]
     points: np.ndarray  #: (K, 5, 2) float32, x y in pixels, order of `utils.alignment.TEMPLATE`
 
+    def choose(self, which: str) -> tuple[str, int | None]:
+        """The face meant by "one" or "largest": a status ("ok", "no_face", "several_faces") and its index."""
+        if not len(self.scores):
+            return "no_face", None
+        if which == "one" and len(self.scores) > 1:
+            return "several_faces", None
+        return "ok", self.largest
+
     @property
     def largest(self) -> int:
         """Index of the face with the largest box."""
@@ -142,6 +154,24 @@ class FaceDetector(nn.Module):
         owner, boxes, _ = self._refine(pixels, owner, boxes)
         owner, boxes, scores, points = self._output(pixels, owner, boxes)
         return [_faces_of(owner == i, boxes, scores, points) for i in range(count)]
+
+    def find(self, picture: np.ndarray) -> Faces:
+        """Find the faces in one picture (H, W, 3) uint8 RGB of any size, in its pixels.
+
+        A large picture is searched at 1,024 pixels on its longer side, a very small one enlarged.
+        """
+        height, width = picture.shape[:2]
+        scale = min(1.0, _LONGEST_SIDE / max(height, width))
+        if min(height, width) < _SHORTEST_SIDE:
+            scale = min(_SHORTEST_SIDE / min(height, width), _LONGEST_SIDE / max(height, width))
+        searched = picture
+        if scale != 1:
+            size = (max(1, round(width * scale)), max(1, round(height * scale)))
+            searched = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        found = self.detect(torch.from_numpy(np.ascontiguousarray(searched)).permute(2, 0, 1)[None])[0]
+        back = np.array([width / searched.shape[1], height / searched.shape[0]], np.float32)
+        # Resizing keeps corners in place; pixel centres are half a pixel off them.
+        return Faces((found.boxes + 0.5) * np.tile(back, 2) - 0.5, found.scores, (found.points + 0.5) * back - 0.5)
 
     def _propose(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         height, width = pixels.shape[-2:]

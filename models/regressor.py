@@ -41,6 +41,14 @@ class Regressor(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std < 1e-6 * (1 + mean.abs()), torch.ones_like(std), std))
 
+    def distance(self, latents: Tensor) -> Tensor:
+        """How far faces lie from those of training: (N, 2·D) → (N,), root mean square of standardised mu.
+
+        About 1 for a face like those of training.
+        """
+        z = ((latents - self.mean) / self.std)[:, :self.latent_dim]
+        return z.square().mean(1).sqrt()
+
     def forward(self, latents: Tensor) -> Tensor:
         x = (latents - self.mean) / self.std
         return self.network(x if self.use_logvar else x[:, :self.latent_dim])

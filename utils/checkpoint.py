@@ -14,6 +14,11 @@ from utils.files import atomic_write
 #: What a checkpoint is of, and in which format: both must match when one is loaded.
 FORMATS = {"vae": "face2parameter vae 1", "f2p": "face2parameter f2p 1"}
 
+#: What every checkpoint of a kind holds beside its format.
+_KEYS = {"vae": {"config", "model", "optimizer", "scaler", "scheduler", "random", "epoch", "step", "sums", "best", "seconds"},
+         "f2p": {"config", "model", "optimizer", "scheduler", "random", "epoch", "best", "seconds", "encoder", "latent_dim",
+                 "parameters", "faces", "far", "creator"}}
+
 
 def save(path: Path, kind: str, content: dict[str, Any]) -> None:
     """Write a checkpoint of tensors and plain values."""
@@ -45,6 +50,9 @@ def load(path: Path, kind: str) -> dict[str, Any]:
     if content["format"] != FORMATS[kind]:
         raise UserError(f"{path} has format {content['format']!r}; expected {FORMATS[kind]!r}. "
                         "It was written by another script or version: train again with --restart")
+    missing = _KEYS[kind] - content.keys()
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(sorted(missing))}; it was written by another version. Train again with --restart")
     return content
 
 

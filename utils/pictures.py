@@ -107,6 +107,24 @@ def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
+def unique_stems(files: list[str]) -> list[str]:
+    """A stem for each file's results: its path without the extension, or with it where two would be the same.
+
+    Compared without regard to case, as some file systems do.
+    """
+    full = [False] * len(files)
+    while True:
+        stems = [file if keep else file.rsplit(".", 1)[0] for file, keep in zip(files, full)]
+        taken: dict[str, list[int]] = {}
+        for i, stem in enumerate(stems):
+            taken.setdefault(stem.casefold(), []).append(i)
+        clashing = [i for group in taken.values() if len(group) > 1 for i in group if not full[i]]
+        if not clashing:
+            return stems
+        for i in clashing:
+            full[i] = True
+
+
 def as_uint8(batch: np.ndarray) -> np.ndarray:
     """Floats in [0, 1] → uint8, rounded."""
     return (np.clip(batch, 0, 1) * 255 + 0.5).astype(np.uint8)
