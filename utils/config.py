@@ -36,7 +36,7 @@ class RunConfig:
 class DataConfig:
     root: str = _setting("data/creator", "data set in the HS_FACE layout; empty for none (stage 1 only)")
     folders: tuple[str, ...] = _setting((), "further folders of aligned faces for stage 1 (CelebA, FFHQ, photos)")
-    image_size: int = _setting(64, "side of the pictures that the networks see", choices=(32, 64, 128, 256))
+    image_size: int = _setting(256, "side of the pictures that the networks see", choices=(32, 64, 128, 256))
     use_aug: bool = _setting(True, "stage 1 also learns the photo-like variants")
     creator_count: int = _setting(0, "where root is missing, the creator writes this many faces there; 0: never", low=0)
     creator_seed: int = _setting(0, "seed of the data set that the creator writes", low=0)

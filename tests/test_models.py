@@ -1,0 +1,147 @@
+"""Networks: shapes, gradients, closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence as torch_kl
+
+from models.mtcnn import FaceDetector, ONet, PNet, RNet, _load_known
+from models.perceptual import LPIPS, laplacian_pyramid_distance
+from models.regressor import Regressor
+from models.vae import VAE, Encoder, fold_batch_norm, kl_divergence, reparameterise, stage_count
+from utils.errors import UserError
+
+FULL = ((64, 128, 256, 512, 512, 512), (256, 128, 128, 128, 64, 32))
+
+
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_vae_shapes_and_range(size, norm):
+    stages = stage_count(size)
+    model = VAE(size, (8,) * stages, (8,) * stages, 12, norm)
+    pictures = torch.rand(2, 3, size, size)
+    output = model(pictures, torch.randn(2, 12))
+    assert output.reconstruction.shape == pictures.shape and output.mu.shape == output.logvar.shape == (2, 12)
+    assert 0 <= output.reconstruction.min() and output.reconstruction.max() <= 1
+
+
+def test_vae_reaches_both_ends_of_the_image_range():
+    model = VAE(32, (8, 8, 8), (8, 8, 8), 4)
+    with torch.no_grad():
+        for bias, value in ((-20.0, 0.0), (20.0, 1.0)):
+            model.decoder.to_rgb[-1].bias.fill_(bias)
+            assert model.decoder(torch.zeros(1, 4)).sub(value).abs().max() < 1e-3
+
+
+def test_full_size_vae_is_the_documented_one():
+    model = VAE(256, *FULL, 1024)
+    assert [s.conv.kernel_size[0] for s in model.encoder.stages] == [7, 5, 4, 3, 3, 3]
+    assert model.encoder.head.out_features == 2048 and model.encoder.head.in_features == 512 * 16
+    with pytest.raises(ValueError, match="expected 6"):
+        VAE(256, FULL[0][:5], FULL[1], 1024)
+
+
+def test_every_weight_of_the_vae_gets_a_gradient():
+    model = VAE(32, (8, 8, 8), (8, 8, 8), 6)
+    output = model(torch.rand(4, 3, 32, 32), torch.randn(4, 6))
+    (output.reconstruction.square().mean() + kl_divergence(output.mu, output.logvar).sum()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_kl_is_that_of_two_gaussians():
+    mu, logvar = torch.randn(50, 7), torch.randn(50, 7)
+    expected = torch_kl(Normal(mu, torch.exp(0.5 * logvar)), Normal(0.0, 1.0))
+    torch.testing.assert_close(kl_divergence(mu, logvar), expected)
+    assert kl_divergence(torch.zeros(1), torch.zeros(1)).item() == 0
+
+
+def test_reparameterised_draws_have_the_posteriors_moments():
+    mu, logvar = torch.tensor([[2.0, -1.0]]), torch.tensor([[math.log(0.25), math.log(4.0)]])
+    draws = reparameterise(mu, logvar, torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(draws.mean(0), mu[0], atol=0.02, rtol=0)
+    torch.testing.assert_close(draws.std(0), torch.tensor([0.5, 2.0]), atol=0.02, rtol=0)
+
+
+def test_folded_encoder_computes_the_same():
+    encoder = Encoder(32, (8, 16, 16), 5)
+    for _ in range(3):
+        encoder(torch.rand(16, 3, 32, 32))  # batch statistics that are not the initial ones
+    encoder.eval()
+    pictures = torch.rand(4, 3, 32, 32)
+    for a, b in zip(encoder(pictures), fold_batch_norm(encoder)(pictures)):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_regressor_standardises_inside():
+    latents = torch.randn(500, 8) * torch.tensor([10.0, 0.1, 1, 1, 1, 1, 1, 0]) + 3
+    model = Regressor(4, 3, layers=2, width=16)
+    model.fit_standardisation(latents)
+    clone = Regressor(4, 3, layers=2, width=16)
+    clone.load_state_dict(model.state_dict())
+    torch.testing.assert_close(clone(latents), model(latents))
+    assert torch.isfinite(model(latents)).all() and model(latents).shape == (500, 3)
+    assert 0.8 < model.distance(latents).mean() < 1.1
+    model(latents).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    only_mu = Regressor(4, 3, 2, 16, use_logvar=False)
+    moved = latents.clone()
+    moved[:, 4:] += 5
+    torch.testing.assert_close(only_mu(latents), only_mu(moved))
+
+
+def test_pyramid_distance_sees_what_is_fine():
+    smooth = torch.zeros(1, 3, 32, 32)
+    assert laplacian_pyramid_distance(smooth, smooth) == 0
+    dot = smooth.clone()
+    dot[..., 16, 16] = 1
+    assert laplacian_pyramid_distance(smooth, dot) > 2 * (dot - smooth).abs().mean() / 4
+    # A constant shift is only in the coarsest of four levels.
+    torch.testing.assert_close(laplacian_pyramid_distance(smooth, smooth + 0.4), torch.tensor(0.1))
+
+
+def test_lpips_without_its_weights_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse, raising=False)
+    with pytest.raises(UserError, match="vae.lpips_weight=0"):
+        LPIPS()
+
+
+def test_lpips_with_weights_is_a_distance(monkeypatch, tmp_path):
+    from torchvision.models import vgg16
+    made = vgg16(weights=None).state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: made)
+    distance = LPIPS()
+    pictures = torch.rand(1, 3, 64, 64)
+    other = torch.rand(1, 3, 64, 64, requires_grad=True)
+    assert distance(pictures, pictures).item() == pytest.approx(0, abs=1e-6)
+    value = distance(pictures, other)
+    value.backward()
+    assert value > 0 and other.grad.abs().sum() > 0
+    assert not any(p.requires_grad for p in distance.parameters())
+
+
+def test_mtcnn_networks_shapes_and_gradients():
+    for network, side, shapes in ((PNet(), 12, [(2, 2, 1, 1), (2, 4, 1, 1)]), (RNet(), 24, [(2, 2), (2, 4)]),
+                                  (ONet(), 48, [(2, 2), (2, 4), (2, 10)])):
+        outputs = network(torch.randn(2, 3, side, side))
+        assert [tuple(o.shape) for o in outputs] == shapes
+        sum(o.square().sum() for o in outputs).backward()
+        assert all(p.grad is not None for p in network.parameters())
+
+
+def test_changed_detector_weights_are_not_opened():
+    with pytest.raises(UserError, match="not the known ones"):
+        _load_known(b"cos\nsystem\n(S'false'\ntR.", "pnet.lz4")
+
+
+def test_detector_finds_nothing_in_noise_and_grey():
+    noise = np.random.default_rng(0).integers(0, 255, (120, 90, 3), dtype=np.uint8)
+    for picture in (noise, np.full((40, 300, 3), 128, np.uint8), noise[:5, :5]):
+        assert FaceDetector().find(picture).choose("one") == ("no_face", None)
