@@ -123,7 +123,7 @@ def fields(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         moves[name] = (out * outward, -up, forward)
 
     # Whole face. The outline moves and the features stay.
-    rim = smoothstep(s, 0.45, 1.0)
+    rim = smoothstep(s, 0.58, 1.0)
     below_nose = smoothstep(y, 0.35, 0.95)
     move("face_width", out=0.27 * rim * s ** 0.5)
     move("upper_face_depth", forward=0.40 * smoothstep(y, 0.02, -0.42))
@@ -177,7 +177,7 @@ def fields(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     move("nose_angle_x", forward=0.62 * (y - 0.16) * ridge * length, up=0.05 * gauss(s, y, 0, 0.52, 0.15, 0.12))
     move("nose_width", out=0.46 * s * _plateau(s, y, 0, 0.45, 0.33, 0.32))
     move("nose_bridge_height", forward=0.26 * gauss(s, y, 0, -0.06, 0.095, 0.13))
-    move("nose_bridge_width", out=0.75 * s * gauss(s, y, 0, 0.06, 0.16, 0.16),
+    move("nose_bridge_width", out=1.0 * s * gauss(s, y, 0, 0.08, 0.105, 0.16),
          forward=0.18 * gauss(s, y, 0.135, 0.08, 0.05, 0.14))
     move("nose_bridge_shape", forward=0.30 * gauss(s, y, 0, 0.22, 0.085, 0.09))
     move("nostril_width", out=0.115 * gauss(s, y, 0.215, 0.585, 0.07, 0.085))
@@ -185,7 +185,7 @@ def fields(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     move("nostril_depth", forward=0.26 * gauss(s, y, 0.185, 0.575, 0.06, 0.065))
     move("nostril_angle_x", up=0.075 * gauss(s, y, 0.105, 0.605, 0.06, 0.045),
          forward=-0.10 * gauss(s, y, 0.105, 0.665, 0.06, 0.04))
-    move("nostril_angle_z", up=1.15 * (s - 0.145) * gauss(s, y, 0.165, 0.62, 0.075, 0.075))
+    move("nostril_angle_z", up=1.35 * (s - 0.145) * gauss(s, y, 0.165, 0.62, 0.075, 0.075))
     move("nose_tip_height", up=0.14 * gauss(s, y, 0, 0.47, 0.105, 0.10))
     move("nose_tip_angle_x", forward=2.2 * (y - 0.50) * gauss(s, y, 0, 0.53, 0.095, 0.10),
          up=0.095 * gauss(s, y, 0, 0.655, 0.075, 0.06))
