@@ -19,3 +19,13 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
+
+# The pictures that the README shows.
+assets: $(VENV)/.installed
+	$(RUN) -m benchmarks.architecture --output assets/architecture.png
+	$(RUN) -m datasets.creator sheet --output assets/sliders.jpg
+	$(RUN) -m datasets.creator random --count 40 --size 112 --seed 9 --output assets/characters.jpg
+
+# The long form of tests/test_faults.py: a hundred kills of each script, thousands of mutated files.
+faults: $(VENV)/.installed
+	FAULTS=long $(RUN) -m pytest -q -p no:cacheprovider tests/test_faults.py

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from tqdm import tqdm
 
 from datasets.faces import ensure_data, root_sources
 from datasets.pictures import Pictures, Source, source_fingerprint
@@ -26,6 +25,7 @@ from utils.arrays import GrowingArray
 from utils.config import Config
 from utils.errors import Interrupted, UserError, run_script
 from utils.files import atomic_write, hold, write_json, write_text
+from utils.progress import progress
 from utils.training import (Engine, StopRequest, announce, as_input, choose_dtype, decode_workers, parse_arguments, start_engine)
 
 _COMMIT_EVERY = 4096
@@ -44,7 +44,7 @@ def encode_source(encoder: Encoder, pictures: Pictures, share: range, growing: G
     todo = range(share.start + done, share.stop)
     chunks = [range(i, min(i + batch_size, todo.stop)) for i in range(todo.start, todo.stop, batch_size)]
     committed = growing.rows
-    with tqdm(total=len(share), initial=done, desc=f"encoding {title}", unit="face", disable=not engine.is_main) as bar:
+    with progress(total=len(share), initial=done, desc=f"encoding {title}", unit="face", disable=not engine.is_main) as bar:
         for chunk, batch in zip(chunks, pictures.batches(chunks, engine.device)):
             with torch.autocast(engine.device.type, dtype, enabled=dtype != torch.float32):
                 mu, logvar = encoder(as_input(batch.pictures))

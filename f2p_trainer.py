@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import trange
 
 from datasets.faces import creator_version
 from datasets.latents import LatentSet, read_latent_set
@@ -30,6 +29,7 @@ from utils.figures import recovery_report
 from utils.files import hold, sweep_temporaries, write_json
 from utils.metrics import active_units, parameter_metrics, ridge
 from utils.pictures import write_picture
+from utils.progress import progress
 from utils.training import Engine, StopRequest, announce, parse_arguments, put_aside, start_engine
 
 _FIXED = ("run.seed", "data.root", *(f"f2p.{key}" for key in (
@@ -92,7 +92,7 @@ class Trainer:
     # --- training ---------------------------------------------------------------------------------
 
     def run(self, writer: SummaryWriter, stop: StopRequest) -> None:
-        with trange(self.settings.epochs, initial=self.epoch, unit="epoch", desc="training") as bar:
+        with progress(total=self.settings.epochs, initial=self.epoch, unit="epoch", desc="training") as bar:
             while self.epoch < self.settings.epochs:
                 started = time.monotonic()
                 train_loss = self.train_epoch()
@@ -269,7 +269,7 @@ def main() -> None:
             print(f"Going on from {found[1]}: epoch {trainer.epoch + 1}.")
         if options.restart:
             put_aside(folder / "tensorboard")
-        writer = SummaryWriter(folder / "tensorboard", purge_step=trainer.epoch + 1 if found else None)
+        writer = SummaryWriter(folder / "tensorboard", purge_step=trainer.epoch + 1)
         trainer.run(writer, stop)
         writer.close()
         report(trainer, config)

@@ -22,13 +22,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from models.mtcnn import FaceDetector
 from utils.alignment import alignment_transform, warp
 from utils.errors import Interrupted, UserError, run_script
 from utils.files import hold, sweep_temporaries, write_json, write_text
 from utils.pictures import SUFFIXES, UnreadablePicture, find_pictures, read_rgb, unique_stems, write_picture
+from utils.progress import progress
 from utils.training import StopRequest
 from utils.workers import default_workers, map_unordered
 
@@ -199,7 +199,7 @@ def run(jobs: list[Job], options: argparse.Namespace, workers: int) -> None:
     stop = StopRequest()
     if len(todo) < 24:
         workers = 1  # starting processes would take longer than the work
-    with tqdm(total=len(jobs), initial=len(jobs) - len(todo), unit="picture", desc="aligning") as bar:
+    with progress(total=len(jobs), initial=len(jobs) - len(todo), unit="picture", desc="aligning") as bar:
         results = map_unordered(align, chunks, workers, _start_worker, (options.size, options.faces, options.device))
         try:
             for done in results:

@@ -37,6 +37,7 @@ from utils.errors import UserError, run_script
 from utils.figures import picture_grid
 from utils.files import hold, sweep_temporaries, write_json
 from utils.metrics import psnr
+from utils.progress import progress
 from utils.training import (Engine, StopRequest, announce, as_input, decode_workers, epoch_order, noise_for,
                             parse_arguments, put_aside, start_engine)
 
@@ -83,6 +84,7 @@ class Trainer:
 
     def __init__(self, config: Config, engine: Engine, pictures: Pictures) -> None:
         self.config, self.settings, self.engine, self.pictures = config, config.vae, engine, pictures
+        self.writer: SummaryWriter | None = None
         self.folder = config.run_folder / "vae"
         self.model: VAE = build_vae(config).to(engine.device, memory_format=torch.channels_last)
         self.network: nn.Module = self.model
@@ -110,12 +112,18 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         return {"config": self.config.as_dict(), "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(), "scheduler": {"step": self.epoch * self.steps_an_epoch + self.step},
+                "scaler": self.scaler.state_dict(), "scheduler": {"step": self.steps_done},
                 "random": {"seed": self.config.run.seed, "epoch": self.epoch, "step": self.step},
                 "epoch": self.epoch, "step": self.step, "sums": self.sums, "best": self.best, "seconds": self.seconds}
 
+    @property
+    def steps_done(self) -> int:
+        """Steps of the whole run so far: the axis of everything in TensorBoard."""
+        return self.epoch * self.steps_an_epoch + self.step
+
     def save(self, name: str) -> None:
         if self.engine.is_main:
+            self.writer.flush()  # what a checkpoint knows of, TensorBoard must not lose
             checkpoint.save(self.folder / "checkpoints" / f"{name}.pt", "vae", self.state())
 
     def resume(self, content: dict[str, Any], path: Path) -> None:
@@ -128,23 +136,21 @@ class Trainer:
         self.scaler.load_state_dict(content["scaler"])
         self.epoch, self.step, self.sums = content["epoch"], content["step"], content["sums"]
         self.best, self.seconds = content["best"], content["seconds"]
-        if content["scheduler"]["step"] != self.epoch * self.steps_an_epoch + self.step:
+        if content["scheduler"]["step"] != self.steps_done:
             raise UserError(f"{path} was trained on {content['scheduler']['step'] - self.step} steps' worth of other data: "
                             "faces were added or removed. Choose another run.name, or start over with --restart")
 
     # --- training ---------------------------------------------------------------------------------
 
-    def run(self, writer: SummaryWriter | None, stop: StopRequest) -> None:
+    def run(self, stop: StopRequest) -> None:
         while self.epoch < self.settings.epochs:
-            self.train_epoch(writer, stop)
+            self.train_epoch(stop)
             self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
             metrics = self.evaluate("val")
-            if writer is not None:
+            if self.writer is not None:
                 for name, value in metrics.items():
-                    writer.add_scalar(f"val/{name}", value, self.epoch)
-                self.show(writer)
-                writer.flush()
-            if self.engine.is_main:
+                    self.writer.add_scalar(f"val/{name}", value, self.steps_done)
+                self.show(self.writer)
                 tqdm.write(f"epoch {self.epoch}: val " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
             if metrics["loss"] < self.best:
                 self.best = metrics["loss"]
@@ -153,7 +159,7 @@ class Trainer:
             if stop.requested and self.epoch < self.settings.epochs:
                 stop.leave(f"the end of epoch {self.epoch}")
 
-    def train_epoch(self, writer: SummaryWriter | None, stop: StopRequest) -> None:
+    def train_epoch(self, stop: StopRequest) -> None:
         engine, first = self.engine, self.step
         self.network.train()
         order = epoch_order(self.train, self.settings.batch_size, self.config.run.seed, self.epoch)
@@ -161,7 +167,7 @@ class Trainer:
         started = saved = time.monotonic()
         pending: list[Tensor] = []
         names: list[str] = []
-        with tqdm(total=len(order) * order.shape[1], initial=first * order.shape[1], unit="image", smoothing=0.05,
+        with progress(total=len(order) * order.shape[1], initial=first * order.shape[1], unit="image", smoothing=0.05,
                   desc=f"epoch {self.epoch + 1}/{self.settings.epochs}", disable=not engine.is_main) as bar:
             waiting = time.monotonic()
             for batch in self.pictures.batches(share, engine.device):
@@ -173,7 +179,7 @@ class Trainer:
                 bar.update(order.shape[1])
                 # Losses are read every few steps only, so that the device is not waited for in each.
                 if self.step % 20 == 0 or self.step == len(order):
-                    self.note(names, pending, batch, bar, writer)
+                    self.note(names, pending, batch, bar)
                     if stop.requested or (time.monotonic() - saved) / 60 >= self.settings.checkpoint_minutes:
                         saved = time.monotonic()
                         if self.step < len(order):
@@ -185,14 +191,14 @@ class Trainer:
                 waiting = time.monotonic()
         self.seconds += time.monotonic() - started
         self.pictures.check_unreadable(self.config.data.max_unreadable, self.config.run_folder / "unreadable.txt")
-        if writer is not None:
+        if self.writer is not None:
             for name in names:
-                writer.add_scalar(f"train/{name}", self.sums[name] / len(order), self.epoch + 1)
-            writer.add_scalar("train/images_per_second", (len(order) - first) * order.shape[1] / (time.monotonic() - started),
-                              self.epoch + 1)
+                self.writer.add_scalar(f"train/{name}", self.sums[name] / len(order), self.steps_done)
+            self.writer.add_scalar("train/images_per_second", (len(order) - first) * order.shape[1] / (time.monotonic() - started),
+                                   self.steps_done)
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
-        settings, step = self.settings, self.epoch * self.steps_an_epoch + self.step
+        settings, step = self.settings, self.steps_done
         rate = learning_rate(step, self.steps_an_epoch, settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -213,7 +219,7 @@ class Trainer:
         self.scaler.update()
         return {"loss": loss, **terms}
 
-    def note(self, names: list[str], pending: list[Tensor], batch: Batch, bar: tqdm, writer: SummaryWriter | None) -> None:
+    def note(self, names: list[str], pending: list[Tensor], batch: Batch, bar: tqdm) -> None:
         """Read the losses of the last steps, add them up, and stop the run where one is not finite."""
         losses = self.engine.sum_over_processes(torch.stack(pending)).cpu().double() / self.engine.world
         if not torch.isfinite(losses).all():
@@ -227,11 +233,10 @@ class Trainer:
         mean = dict(zip(names, losses.mean(0).tolist()))
         pending.clear()
         bar.set_postfix({k: f"{v:.4g}" for k, v in mean.items()}, refresh=False)
-        if writer is not None:
-            at = self.epoch * self.steps_an_epoch + self.step
+        if self.writer is not None:
             for name, value in mean.items():
-                writer.add_scalar(f"step/{name}", value, at)
-            writer.add_scalar("step/learning_rate", self.optimizer.param_groups[0]["lr"], at)
+                self.writer.add_scalar(f"step/{name}", value, self.steps_done)
+            self.writer.add_scalar("step/learning_rate", self.optimizer.param_groups[0]["lr"], self.steps_done)
 
     # --- evaluation -------------------------------------------------------------------------------
 
@@ -283,8 +288,8 @@ class Trainer:
         with self.engine.autocast():
             reconstructions, samples = self.model(pictures).reconstruction, self.model.decoder(prior)
         writer.add_image("input_and_reconstruction", picture_grid(torch.cat([pictures, reconstructions]), len(pictures)),
-                         self.epoch, dataformats="HWC")
-        writer.add_image("samples_from_prior", picture_grid(samples, 8), self.epoch, dataformats="HWC")
+                         self.steps_done, dataformats="HWC")
+        writer.add_image("samples_from_prior", picture_grid(samples, 8), self.steps_done, dataformats="HWC")
 
 
 def _chunks(indices: np.ndarray, size: int) -> list[np.ndarray]:
@@ -302,7 +307,7 @@ def main() -> None:
         stop = StopRequest()
         found = None if options.restart else checkpoint.load_newest(folder / "checkpoints", "vae")
         finished = folder / "metrics.json"
-        if found and found[0]["epoch"] >= config.vae.epochs and finished.exists():
+        if found and found[0]["epoch"] >= config.vae.epochs and finished.exists() and not differences(found[0]["config"], config, _FIXED):
             print(f"{folder} is finished: {found[0]['epoch']} epochs. Raise vae.epochs to go on, or use --restart to start over.")
             return
         if engine.is_main:
@@ -323,26 +328,24 @@ def main() -> None:
         if found:
             trainer.resume(*found)
             print(f"Going on from {found[1]}: epoch {trainer.epoch + 1}, step {trainer.step}.")
-        writer = None
         if engine.is_main:
-            done = trainer.epoch * trainer.steps_an_epoch + trainer.step
             if options.restart:
                 put_aside(folder / "tensorboard")
-            writer = SummaryWriter(folder / "tensorboard", purge_step=done + 1 if found else None)
-        trainer.run(writer, stop)
-        report(trainer, writer)
+            trainer.writer = SummaryWriter(folder / "tensorboard", purge_step=trainer.steps_done + 1)
+        trainer.run(stop)
+        report(trainer)
 
 
-def report(trainer: Trainer, writer: SummaryWriter | None) -> None:
+def report(trainer: Trainer) -> None:
     """Measure the best checkpoint on `test` and write it down."""
     best = trainer.folder / "checkpoints" / "best.pt"
     if trainer.engine.world > 1:
         torch.distributed.barrier()
     checkpoint.restore(trainer.model, checkpoint.load(best, "vae")["model"], best)
     metrics = trainer.evaluate("test")
-    if writer is None:
+    if trainer.writer is None:
         return
-    writer.close()
+    trainer.writer.close()
     images = trainer.steps_an_epoch * trainer.settings.batch_size * trainer.settings.epochs
     write_json(trainer.folder / "metrics.json", {
         "test": metrics, "run": {"config": trainer.config.as_dict(), "seconds": round(trainer.seconds, 1),

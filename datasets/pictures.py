@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from utils.arrays import GrowingArray
 from utils.errors import UserError
-from utils.files import write_json, write_text
+from utils.files import hold, write_json, write_text
 from utils.pictures import UnreadablePicture, read_rgb
+from utils.progress import progress
 from utils.workers import leave_with_parent
 
 _CACHE_FORMAT = "picture cache 1"
@@ -212,16 +213,25 @@ def _open_cache(source: Source, size: int, folder: Path, workers: int) -> tuple[
     key = hashlib.sha256(f"{_CACHE_FORMAT} {size} {source_fingerprint(source)}".encode()).hexdigest()
     path = folder / f"{key[:20]}_{size}px.npy"
     listing = path.with_suffix(".json")
+    found = _read_cache(path, listing, key, len(source.paths), size)
+    if found is None:
+        with hold(folder, "decoding pictures", wait=True):  # other processes may want the same
+            found = _read_cache(path, listing, key, len(source.paths), size)
+            if found is None:
+                _fill_cache(source, size, path, listing, key, workers)
+                found = _read_cache(path, listing, key, len(source.paths), size)
+    return found
+
+
+def _read_cache(path: Path, listing: Path, key: str, count: int, size: int) -> tuple[np.ndarray, dict[int, str]] | None:
     try:
         state = json.loads(listing.read_text(encoding="utf-8"))
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if state["format"] != _CACHE_FORMAT or state["key"] != key or array.shape != (len(source.paths), size, size, 3):
-            raise ValueError("another cache")
+        if state["format"] == _CACHE_FORMAT and state["key"] == key and array.shape == (count, size, size, 3):
+            return array, {int(i): reason for i, reason in state["unreadable"].items()}
     except (OSError, ValueError, KeyError, TypeError, EOFError):
-        _fill_cache(source, size, path, listing, key, workers)
-        state = json.loads(listing.read_text(encoding="utf-8"))
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return array, {int(i): reason for i, reason in state["unreadable"].items()}
+        pass
+    return None
 
 
 def source_fingerprint(source: Source) -> str:
@@ -244,7 +254,7 @@ def _fill_cache(source: Source, size: int, path: Path, listing: Path, key: str, 
     loader = DataLoader(PictureFiles(source.paths, size), batch_sampler=blocks, num_workers=workers,
                         collate_fn=_as_is, worker_init_fn=_start_worker)
     committed = first
-    with tqdm(total=len(source.paths), initial=first, desc=f"decoding {source.title} at {size} px", unit="picture") as bar:
+    with progress(total=len(source.paths), initial=first, desc=f"decoding {source.title} at {size} px", unit="picture") as bar:
         for block, batch in zip(blocks, loader):
             rows = np.zeros((len(block), size, size, 3), np.uint8)
             rows[batch.indices.numpy() - block[0]] = batch.pictures.numpy()

@@ -63,6 +63,9 @@ def load_regressor(run: Path) -> tuple[Regressor, dict[str, Any]]:
     if not path.exists():
         raise UserError(f"there is no stage-2 checkpoint {path}; run f2p_trainer.py with the same config first")
     content = checkpoint.load(path, "f2p")
-    model = build_regressor(from_dict(content["config"], str(path)), content["latent_dim"], len(content["parameters"]))
+    try:
+        model = build_regressor(from_dict(content["config"], str(path)), content["latent_dim"], len(content["parameters"]))
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
     checkpoint.restore(model, content["model"], path)
     return model.eval(), content

@@ -1,6 +1,7 @@
 """Checkpoints: whole or absent, loaded without running anything that they contain."""
 
 import hashlib
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ _KEYS = {"vae": {"config", "model", "optimizer", "scaler", "scheduler", "random"
 
 def save(path: Path, kind: str, content: dict[str, Any]) -> None:
     """Write a checkpoint of tensors and plain values."""
+    buffer = io.BytesIO()  # torch's own file writer turns a full disk into a RuntimeError
+    torch.save({"format": FORMATS[kind], **content}, buffer)
     with atomic_write(path) as file:
-        torch.save({"format": FORMATS[kind], **content}, file)
+        file.write(buffer.getbuffer())
 
 
 def load(path: Path, kind: str) -> dict[str, Any]:
@@ -33,18 +36,19 @@ def load(path: Path, kind: str) -> dict[str, Any]:
         UserError: missing, damaged, not a checkpoint, of another kind or format. Nothing in the file is run.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        data = io.BytesIO(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}") from None
+    try:
+        content = torch.load(data, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [""])[0][:120]
         raise UserError(f"{path} is no checkpoint of this project: it holds more than tensors and plain values, "
-                        f"and nothing in it was run ({reason[:120]})") from None
+                        f"and nothing in it was run ({reason})") from None
     except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError, IndexError, OSError,
             UnicodeDecodeError, AssertionError, NotImplementedError, OverflowError, MemoryError, SyntaxError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise UserError(f"{path} is damaged or no checkpoint ({type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''})") from None
+        reason = (str(error).splitlines() or [""])[0][:120]
+        raise UserError(f"{path} is damaged or no checkpoint ({type(error).__name__}: {reason})") from None
     if not isinstance(content, dict) or not isinstance(content.get("format"), str):
         raise UserError(f"{path} is no checkpoint of this project")
     if content["format"] != FORMATS[kind]:

@@ -60,11 +60,13 @@ def sweep_temporaries(folder: Path) -> None:
 
 
 @contextmanager
-def hold(folder: Path, what: str) -> Iterator[None]:
+def hold(folder: Path, what: str, wait: bool = False) -> Iterator[None]:
     """Hold `folder` for this process, so that two runs never write the same files.
 
     The lock is the operating system's and ends with the process, however that ends, so a lock
     file left by a dead process is no obstacle. It is not inherited by child processes.
+
+    With `wait`, a folder that another process holds is waited for.
 
     Raises:
         UserError: another living process holds the folder; the message says which.
@@ -73,13 +75,18 @@ def hold(folder: Path, what: str) -> Iterator[None]:
     path = folder / ".lock"
     # Opened for appending so that the holder's line survives our attempt.
     file = open(path, "a+", encoding="utf-8")
-    try:
-        _lock(file)
-    except OSError:
-        holder = path.read_text(encoding="utf-8").strip() or "another process"
-        file.close()
-        raise UserError(f"{folder} is in use by {holder}. Wait until it has finished, stop it, "
-                        "or choose another folder.") from None
+    while True:
+        try:
+            _lock(file)
+            break
+        except OSError:
+            if wait:
+                time.sleep(0.2)
+                continue
+            holder = path.read_text(encoding="utf-8").strip() or "another process"
+            file.close()
+            raise UserError(f"{folder} is in use by {holder}. Wait until it has finished, stop it, "
+                            "or choose another folder.") from None
     try:
         file.truncate(0)
         file.write(f"{what} (process {os.getpid()} on {socket.gethostname()}, "

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from datasets.creator import looks, sliders
 from datasets.creator.render import VERSION, Renderer
 from utils.errors import UserError
 from utils.files import atomic_write, hold, sweep_temporaries, write_json, write_text
+from utils.progress import progress
 from utils.workers import map_unordered
 
 #: Faces are rendered in blocks of this many, whoever renders them: matrix products of one size give the same bytes.
@@ -49,7 +49,7 @@ def write_data_set(output: Path, count: int, seed: int = 0, size: int = 256, wit
         write_json(output / "creator.json", settings)
         labels, landmarks = np.empty((count, len(sliders.NAMES))), np.empty((count, 68, 2))
         tasks = [range(first, min(first + _BLOCK, count)) for first in range(0, count, _BLOCK)]
-        with tqdm(total=count, desc=f"writing {output}", unit="face", smoothing=0.05) as bar:
+        with progress(total=count, desc=f"writing {output}", unit="face", smoothing=0.05) as bar:
             for block, parameters, points in map_unordered(
                     _write_block, tasks, workers, _start, (output, parts, seed, size, distribution)):
                 labels[block.start:block.stop], landmarks[block.start:block.stop] = parameters, points

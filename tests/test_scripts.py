@@ -1,0 +1,194 @@
+"""The scripts as a person runs them: through configs/smoke.toml, in order, again, stopped, and wrongly."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.conftest import ROOT, SMOKE, error_of, run_script
+
+from datasets import creator
+from datasets.creator import writer
+from datasets.hs_face import BUILT_IN_TABLE, parse_parameters
+from models.build import load_regressor, load_vae
+from utils import checkpoint
+from utils.errors import UserError
+from utils.metrics import active_units, parameter_metrics, psnr, ridge
+from utils.pictures import read_rgb, write_picture
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_run_folder_is_as_documented(smoke):
+    run = smoke / "runs" / "smoke"
+    for path in ("config.toml", "vae/checkpoints/last.pt", "vae/checkpoints/best.pt", "vae/metrics.json", "latents/images.npy", "latents/images.txt",
+                 "latents/aug_images.npy", "latents/meta.json", "f2p/checkpoints/last.pt", "f2p/checkpoints/best.pt", "f2p/metrics.json", "f2p/report.png"):
+        assert (run / path).stat().st_size > 0, path
+    latents = np.load(run / "latents" / "images.npy")
+    names = (run / "latents" / "images.txt").read_text().splitlines()
+    meta = json.loads((run / "latents" / "meta.json").read_text())
+    assert latents.shape == (400, 32) and latents.dtype == np.float32 and len(names) == meta["counts"]["images"] == 400
+    # Row i is [mu | logvar] of the NAME on line i.
+    vae, _ = load_vae(run)
+    assert meta["fingerprint"] == checkpoint.fingerprint(vae.encoder)
+    picture = torch.from_numpy(read_rgb(smoke / "data" / "smoke" / "images" / f"{names[123]}.png")).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        expected = torch.cat(vae.encoder(picture), 1)[0].numpy()
+    np.testing.assert_allclose(latents[123], expected, atol=2e-3)
+
+
+def test_metrics_say_everything(smoke):
+    metrics = json.loads((smoke / "runs" / "smoke" / "f2p" / "metrics.json").read_text())
+    assert set(metrics) == {"val", "test", "baselines", "test_aug_images", "run"}
+    for part in (metrics["val"], metrics["test"], metrics["baselines"]["mean"], metrics["baselines"]["ridge"]):
+        assert {"r2", "mae", "cosine_similarity", "distance", "groups", "parameters"} <= set(part)
+        assert list(part["parameters"]) == creator.NAMES and len(part["groups"]) == 6
+    run = metrics["run"]
+    assert run["creator"] == creator.VERSION and run["config"]["run"]["name"] == "smoke" and run["active_units"] <= 16
+
+
+def test_tensorboard_shows_losses_and_pictures(smoke):
+    stage1 = scalars(smoke / "runs" / "smoke" / "vae" / "tensorboard")
+    assert {"step/kl", "step/mse", "step/pyramid", "step/learning_rate", "train/images_per_second", "val/psnr", "val/loss", "val/active_units"} <= set(stage1)
+    assert [step for step, _ in stage1["val/loss"]] == [22, 44]  # 704 training faces, 32 a step
+    events = EventAccumulator(str(smoke / "runs" / "smoke" / "vae" / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    assert events.Tags()["images"] == ["input_and_reconstruction", "samples_from_prior"]
+    stage2 = scalars(smoke / "runs" / "smoke" / "f2p" / "tensorboard")
+    assert {"train/loss", "val/r2", "val/mae", "val/cosine_similarity", "val/distance", "val_r2_by_group/eye"} <= set(stage2)
+
+
+def test_finished_steps_say_so_and_do_nothing(smoke):
+    before = {p: p.stat().st_mtime_ns for p in (smoke / "runs").rglob("*") if p.is_file() and p.name not in (".lock",)}
+    for script in ("vae_trainer.py", "extract_latentvec.py", "f2p_trainer.py"):
+        assert "is finished" in run_script(script, *SMOKE, cwd=smoke).stdout
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_prediction_of_aligned_and_raw_pictures(smoke, tmp_path):
+    picture = smoke / "data" / "smoke" / "images" / "face_000000.png"
+    run_script("predict.py", picture, "--aligned", "--run", "runs/smoke", "--output", tmp_path, cwd=smoke)
+    result = json.loads((tmp_path / "face_000000.json").read_text())
+    assert list(result["parameters"]) == creator.NAMES and result["creator"] == creator.VERSION
+    one = result["parameters"]["face_width"]
+    assert 0 <= one["normalised"] <= 1 and one["value"] == pytest.approx(-1 + 3 * one["normalised"], abs=1e-4) and one["test_r2"] is not None
+    parameters, look, _ = writer.face(2, 0)
+    large = creator.Renderer(256).render(parameters[None], [(look,)])[0][0, 0]
+    for name in ("a.png", "b.jpg"):
+        write_picture(tmp_path / name, np.pad(large, ((40, 60), (30, 80), (0, 0)), mode="edge"))
+    result = run_script("predict.py", tmp_path / "a.png", tmp_path / "b.jpg", "--average", "--run", "runs/smoke", "--output", tmp_path, cwd=smoke)
+    assert len(json.loads((tmp_path / "average.json").read_text())["photos"]) == 2
+    assert read_rgb(tmp_path / "average.png").shape[1] > 500 and "aligned in" in result.stdout
+
+
+def test_mirrored_bones_of_hs_face():
+    from predict import Predictor
+    predictor = Predictor.__new__(Predictor)
+    predictor.parameters, predictor.run, predictor.creator_version = parse_parameters(BUILT_IN_TABLE), Path("nowhere"), None
+    result = predictor.as_json(np.full(205, 0.25), ["x.jpg"])
+    mirrored = result["mirrored"]
+    left = {name: values["value"] for name, values in result["parameters"].items()}
+    assert len(mirrored) == sum("_L." in p.name for p in predictor.parameters) > 50
+    assert mirrored["cf_J_Eye_s_R.position.x"]["value"] == -left["cf_J_Eye_s_L.position.x"]
+    assert mirrored["cf_J_Eye_s_R.rotation.z"]["value"] == -left["cf_J_Eye_s_L.rotation.z"]
+    assert mirrored["cf_J_Eye_s_R.rotation.x"]["value"] == left["cf_J_Eye_s_L.rotation.x"]
+
+
+def test_raised_epochs_go_on_and_other_settings_are_refused(smoke, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(smoke, copy)
+    for script, change, told in (("vae_trainer.py", "vae.mse_weight=3", "vae.mse_weight: was 100.0, now 3.0"),
+                                 ("vae_trainer.py", "vae.latent_dim=8", "vae.latent_dim: was 16, now 8"),
+                                 ("extract_latentvec.py", "vae.latent_dim=8", "another network"),
+                                 ("f2p_trainer.py", "f2p.width=64", "f2p.width: was 32, now 64")):
+        assert told in error_of(run_script(script, *SMOKE, "--set", change, cwd=copy, check=False))
+    longer = run_script("vae_trainer.py", *SMOKE, "--set", "vae.epochs=3", cwd=copy)
+    assert "Going on from" in longer.stdout and "epoch 3: val" in longer.stderr + longer.stdout
+    # The VAE is another one now: its old latents are refused, new ones are made, and stage 2 is told.
+    if "latents of this encoder" not in run_script("extract_latentvec.py", *SMOKE, "--set", "vae.epochs=3", "--restart", cwd=copy).stdout:
+        told = error_of(run_script("f2p_trainer.py", *SMOKE, "--set", "vae.epochs=3", cwd=copy, check=False))
+        assert "--restart" in told
+    run_script("f2p_trainer.py", *SMOKE, "--restart", cwd=copy)
+    assert list((copy / "runs" / "smoke" / "f2p").glob("tensorboard.*.old"))
+
+
+@pytest.mark.parametrize("arguments, told", [
+    (("vae_trainer.py", "--set", "data.root=nowhere", "--set", "data.creator_count=0"), "data set folder nowhere does not exist"),
+    (("vae_trainer.py", "--set", "run.device=cuda"), "no CUDA device"),
+    (("vae_trainer.py", "--set", "run.precision=fp16"), "needs a GPU"),
+    (("vae_trainer.py", "--set", "data.folders=[\"empty\"]", "--set", "data.creator_count=0", "--set", "data.root="), "holds no pictures"),
+    (("vae_trainer.py", "--set", "data.folders=[\"missing\"]", "--set", "data.creator_count=0", "--set", "data.root="), "which is no folder"),
+    (("extract_latentvec.py",), "run vae_trainer.py"),
+    (("f2p_trainer.py",), "run vae_trainer.py"),
+    (("predict.py", "x.jpg", "--run", "runs/none"), "no run folder"),
+])
+def test_mistakes_get_a_sentence(arguments, told, tmp_path):
+    (tmp_path / "empty").mkdir()
+    script, *rest = arguments
+    options = [] if script == "predict.py" else list(SMOKE)
+    assert told in error_of(run_script(script, *options, *rest, cwd=tmp_path, check=False))
+
+
+def test_two_processes_train_as_one(smoke, tmp_path):
+    """Two gloo processes at the same global batch end with the weights of one process."""
+    settings = [*map(str, SMOKE), "--set", "vae.norm=group", "--set", "vae.epochs=1", "--set", "run.precision=fp32",
+                "--set", f"data.root={smoke / 'data' / 'smoke'}"]
+    weights = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+        result = subprocess.run([sys.executable, *start, str(ROOT / "vae_trainer.py"), *settings], cwd=folder, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr[-3000:]
+        weights.append(checkpoint.load(folder / "runs" / "smoke" / "vae" / "checkpoints" / "last.pt", "vae"))
+    one, two = weights
+    for name, tensor in one["model"].items():
+        torch.testing.assert_close(two["model"][name], tensor, atol=2e-3, rtol=2e-2)
+    assert two["best"] == pytest.approx(one["best"], rel=1e-3) and two["scheduler"] == one["scheduler"]
+
+
+# --- checkpoints and metrics ----------------------------------------------------------------------
+
+def test_checkpoint_round_trip(smoke, tmp_path):
+    run = smoke / "runs" / "smoke"
+    content = checkpoint.load(run / "vae" / "checkpoints" / "last.pt", "vae")
+    kind = content.pop("format")
+    checkpoint.save(tmp_path / "copy.pt", "vae", content)
+    again = checkpoint.load(tmp_path / "copy.pt", "vae")
+    assert again.pop("format") == kind and again.keys() == content.keys()
+    assert all(torch.equal(again["model"][k], v) for k, v in content["model"].items()) and again["config"] == content["config"]
+    with pytest.raises(UserError, match="expected 'face2parameter f2p"):
+        checkpoint.load(tmp_path / "copy.pt", "f2p")
+    regressor, _ = load_regressor(run)
+    with pytest.raises(UserError, match="another network"):
+        checkpoint.restore(regressor, content["model"], tmp_path / "copy.pt")
+
+
+def test_metrics_against_closed_forms():
+    truth = np.array([[0.0, 0.5, 1], [1, 0.5, 0], [0.5, 0.5, 0.5], [0.2, 0.5, 0.9]])
+    exact = parameter_metrics(truth, truth, ["a", "b", "c"], ["g", "g", "h"])
+    assert exact["r2"] == 1 and exact["mae"] == 0 and exact["distance"] == 0 and exact["cosine_similarity"] == pytest.approx(1)
+    assert exact["parameters"]["b"]["r2"] is None and exact["undefined_r2"] == 1 and exact["groups"]["h"]["r2"] == 1
+    mean = parameter_metrics(truth, np.broadcast_to(truth.mean(0), truth.shape), ["a", "b", "c"], ["g", "g", "h"])
+    assert mean["r2"] == pytest.approx(0)
+    assert psnr(0.01) == pytest.approx(20) and active_units(np.array([[0, 1, 5.0], [0, 1.3, 5]])) == 1
+
+
+def test_ridge_finds_a_linear_law_and_chooses_its_strength_on_val():
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(600, 20)) * np.geomspace(0.01, 100, 20), rng.normal(size=(20, 3))
+    y = (x / np.geomspace(0.01, 100, 20)) @ w + 2
+    weights, bias, _ = ridge((x[:300], y[:300]), (x[300:450], y[300:450]))
+    np.testing.assert_allclose(x[450:] @ weights + bias, y[450:], atol=0.05)
+    noise = rng.normal(size=(40, 30))
+    _, _, strength = ridge((noise, rng.normal(size=(40, 2))), (rng.normal(size=(40, 30)), rng.normal(size=(40, 2))))
+    assert strength >= 1  # nothing to learn: shrink as far as allowed
