@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test faults assets clean-demo
+.PHONY: demo test faults assets
 
 demo: $(VENV)/.installed
 	$(RUN) vae_trainer.py
@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(RUN) -m benchmarks.demo
 
 test: $(VENV)/.installed
-	$(RUN) -m pytest -q -p no:cacheprovider tests
+	$(RUN) -m pytest -q -p no:cacheprovider -n 2 --dist loadfile tests
 
 $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; this is ' + sys.version)"

@@ -33,7 +33,7 @@ from utils.progress import progress
 from utils.training import Engine, StopRequest, announce, parse_arguments, put_aside, start_engine
 
 _FIXED = ("run.seed", "data.root", *(f"f2p.{key}" for key in (
-    "layers", "width", "dropout", "use_logvar", "posterior_noise", "aug_prob", "batch_size", "learning_rate", "weight_decay")))
+    "layers", "width", "dropout", "use_logvar", "linear_start", "posterior_noise", "aug_prob", "batch_size", "learning_rate", "weight_decay")))
 
 
 class Trainer:
@@ -55,6 +55,8 @@ class Trainer:
         self.far = self.distance_of_far_faces()
         with torch.no_grad():  # start from the mean face, which is what ignorance predicts
             self.model.network[-1].bias.copy_(self.labels.mean(0))
+        if self.settings.linear_start:
+            self.start_from_ridge()
         kinds = [p.kind for p in faces.parameters]
         self.kinds = [torch.tensor([i for i, k in enumerate(kinds) if k == kind], device=engine.device)
                       for kind in dict.fromkeys(kinds)]
@@ -63,6 +65,16 @@ class Trainer:
         self.batch_size = min(self.settings.batch_size, len(train))
         self.steps_an_epoch = len(train) // self.batch_size
         self.epoch, self.best, self.seconds = 0, -math.inf, 0.0
+
+    def start_from_ridge(self) -> None:
+        """Set the linear part to ridge regression on what training reads, its strength chosen on `val`."""
+        faces, columns = self.faces, self.latents.shape[1] if self.settings.use_logvar else self.latent_dim
+        def rows(split: str) -> tuple[np.ndarray, np.ndarray]:
+            of = faces.of(split)
+            latents = [faces.latents[of]] + ([faces.aug_latents[of]] if self.aug_latents is not None else [])
+            return np.concatenate(latents)[:, :columns], np.concatenate([faces.labels[of]] * len(latents))
+        weights, bias, _ = ridge(rows("train"), rows("val"))
+        self.model.start_from(*(torch.from_numpy(a.astype(np.float32)).to(self.engine.device) for a in (weights, bias)))
 
     # --- state ------------------------------------------------------------------------------------
 

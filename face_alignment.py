@@ -187,7 +187,7 @@ def main() -> None:
 
 def run(jobs: list[Job], options: argparse.Namespace, workers: int) -> None:
     record = Record(options.output, options.size, options.faces)
-    for folder in {job.target.parent for job in jobs}:
+    for folder in {options.output, *(job.target.parent for job in jobs)}:
         if folder.exists():
             sweep_temporaries(folder)
     todo = [job for job in jobs if not record.is_done(job)]

@@ -38,13 +38,13 @@ from utils.figures import picture_grid
 from utils.files import hold, sweep_temporaries, write_json
 from utils.metrics import psnr
 from utils.progress import progress
-from utils.training import (Engine, StopRequest, announce, as_input, decode_workers, epoch_order, noise_for,
+from utils.training import (Engine, StopRequest, announce, as_input, compiled, decode_workers, epoch_order, noise_for,
                             parse_arguments, put_aside, start_engine)
 
 #: Settings that must not change within a run: they decide the network, the data order or the objective.
 _FIXED = ("run.seed", "data.root", "data.folders", "data.image_size", "data.use_aug",
-          *(f"vae.{key}" for key in ("encoder_channels", "decoder_channels", "latent_dim", "norm", "kl_weight",
-                                     "kl_warmup_epochs", "mse_weight", "lpips_weight", "pyramid_weight", "batch_size",
+          *(f"vae.{key}" for key in ("encoder_channels", "decoder_channels", "latent_dim", "bottleneck", "spatial", "norm",
+                                     "kl_weight", "kl_warmup_epochs", "mse_weight", "lpips_weight", "pyramid_weight", "batch_size",
                                      "optimizer", "learning_rate", "weight_decay", "schedule", "lr_decay",
                                      "warmup_steps", "clip_norm")))
 
@@ -93,8 +93,7 @@ class Trainer:
                 self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
             self.network = DistributedDataParallel(
                 self.model, device_ids=[engine.device.index] if engine.device.type == "cuda" else None)
-        if config.run.compile:
-            self.network = torch.compile(self.network)
+        self.network = compiled(self.network, config.run.compile)
         kind = torch.optim.Adam if self.settings.optimizer == "adam" else torch.optim.AdamW
         self.optimizer = kind(self.model.parameters(), self.settings.learning_rate,
                               weight_decay=self.settings.weight_decay, fused=engine.device.type in ("cuda", "cpu"))

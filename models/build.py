@@ -10,17 +10,18 @@ from utils.config import Config, differences, from_dict
 from utils.errors import UserError
 
 #: Settings that the encoder was built with; those of the config must agree.
-_NETWORK = ("data.image_size", "vae.encoder_channels", "vae.latent_dim", "vae.norm")
+_NETWORK = ("data.image_size", "vae.encoder_channels", "vae.latent_dim", "vae.norm", "vae.bottleneck", "vae.spatial")
 
 
 def build_vae(config: Config) -> VAE:
     vae = config.vae
-    return VAE(config.data.image_size, vae.encoder_channels, vae.decoder_channels, vae.latent_dim, vae.norm)
+    return VAE(config.data.image_size, vae.encoder_channels, vae.decoder_channels, vae.latent_dim, vae.norm,
+               vae.bottleneck, vae.spatial)
 
 
 def build_regressor(config: Config, latent_dim: int, outputs: int) -> Regressor:
     f2p = config.f2p
-    return Regressor(latent_dim, outputs, f2p.layers, f2p.width, f2p.dropout, f2p.use_logvar)
+    return Regressor(latent_dim, outputs, f2p.layers, f2p.width, f2p.dropout, f2p.use_logvar, f2p.linear_start)
 
 
 def load_vae(run: Path) -> tuple[VAE, Config]:

@@ -17,10 +17,11 @@ class Regressor(nn.Module):
         width: neurons of each hidden layer.
         dropout: share of hidden neurons left out in training.
         use_logvar: False reads mu alone.
+        linear_start: the MLP adds to a linear map, which `start_from` sets; see there.
     """
 
     def __init__(self, latent_dim: int, outputs: int, layers: int, width: int, dropout: float = 0.0,
-                 use_logvar: bool = True) -> None:
+                 use_logvar: bool = True, linear_start: bool = False) -> None:
         super().__init__()
         self.latent_dim, self.use_logvar = latent_dim, use_logvar
         inputs = 2 * latent_dim if use_logvar else latent_dim
@@ -31,6 +32,7 @@ class Regressor(nn.Module):
         for size_in, size_out in zip(sizes, sizes[1:]):
             hidden += [nn.Linear(size_in, size_out), nn.LeakyReLU(), nn.Dropout(dropout)]
         self.network = nn.Sequential(*hidden, nn.Linear(sizes[-1], outputs))
+        self.linear = nn.Linear(inputs, outputs) if linear_start else None
 
     def fit_standardisation(self, latents: Tensor) -> None:
         """Take mean and standard deviation (N, 2·D) → (2·D,) from the training latents.
@@ -40,6 +42,22 @@ class Regressor(nn.Module):
         std, mean = torch.std_mean(latents.double(), 0, correction=0)
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std < 1e-6 * (1 + mean.abs()), torch.ones_like(std), std))
+
+    @torch.no_grad()
+    def start_from(self, weights: Tensor, bias: Tensor) -> None:
+        """Begin as a linear map of the raw latents, found in closed form; the MLP's own part begins at 0.
+
+        What is linear need not be learned by gradient descent, and the MLP is left with the rest.
+
+        Args:
+            weights: (2·D or D, P), as `use_logvar` says.
+            bias: (P,).
+        """
+        columns = len(weights)
+        self.linear.weight.copy_((weights * self.std[:columns, None]).T)
+        self.linear.bias.copy_(bias + self.mean[:columns] @ weights)
+        self.network[-1].weight.zero_()
+        self.network[-1].bias.zero_()
 
     def distance(self, latents: Tensor) -> Tensor:
         """How far faces lie from those of training: (N, 2·D) → (N,), root mean square of standardised mu.
@@ -51,4 +69,5 @@ class Regressor(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         x = (latents - self.mean) / self.std
-        return self.network(x if self.use_logvar else x[:, :self.latent_dim])
+        x = x if self.use_logvar else x[:, :self.latent_dim]
+        return self.network(x) if self.linear is None else self.network(x) + self.linear(x)

@@ -2,7 +2,9 @@
 
 Kingma & Welling, "Auto-Encoding Variational Bayes", 2014. The encoder gives mu and logvar of a
 Gaussian over latents, the decoder a picture from one latent. Depth follows from the image size:
-every stage halves (doubles) the side, between the image and 4×4.
+every stage halves (doubles) the side, between the image and the bottleneck (4×4 in the original).
+The latent is either a vector, made by a linear layer of the whole bottleneck, or spatial: a few
+numbers for each place of the bottleneck, flattened. Either way it is (N, latent_dim).
 """
 
 import copy
@@ -13,18 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-#: Side of the feature maps between the last stage of the encoder and the first of the decoder.
-BOTTLENECK = 4
-
 #: logvar is kept in this range: exp() of it stays finite in half precision, and no gradient is lost inside.
 LOGVAR_RANGE = (-14.0, 8.0)
 
 
-def stage_count(image_size: int) -> int:
-    """Number of stages between a picture of `image_size` (a power of two, 32 to 256) and 4×4."""
+def stage_count(image_size: int, bottleneck: int = 4) -> int:
+    """Number of stages between a picture of `image_size` (a power of two, 32 to 256) and the bottleneck's side."""
     if image_size not in (32, 64, 128, 256):
         raise ValueError(f"image_size is {image_size}; expected 32, 64, 128 or 256")
-    return (image_size // BOTTLENECK).bit_length() - 1
+    return (image_size // bottleneck).bit_length() - 1
 
 
 def _normalisation(kind: str, channels: int) -> nn.Module:
@@ -77,41 +76,56 @@ class Encoder(nn.Module):
 
     Args:
         image_size: S, a power of two from 32 to 256.
-        channels: width of each stage, as many as `stage_count(image_size)`. The first kernels are
-            7, 5 and 4, all later ones 3.
+        channels: width of each stage, as many as `stage_count(image_size, bottleneck)`. The first
+            kernels are 7, 5 and 4, all later ones 3.
         latent_dim: dimensions of the latent.
         norm: "batch" or "group".
+        bottleneck: side of the last feature maps.
+        spatial: the latent holds latent_dim / bottleneck² numbers for each place of the bottleneck.
     """
 
-    def __init__(self, image_size: int, channels: tuple[int, ...], latent_dim: int, norm: str = "batch") -> None:
+    def __init__(self, image_size: int, channels: tuple[int, ...], latent_dim: int, norm: str = "batch",
+                 bottleneck: int = 4, spatial: bool = False) -> None:
         super().__init__()
-        _check_widths(image_size, channels)
+        _check_widths(image_size, channels, bottleneck)
         kernels = (7, 5, 4) + (3,) * len(channels)
         widths = (3, *channels)
         self.stages = nn.Sequential(*(DownStage(i, o, k, norm) for i, o, k in zip(widths, channels, kernels)))
-        self.head = nn.Linear(channels[-1] * BOTTLENECK ** 2, 2 * latent_dim)
+        self.spatial = spatial
+        self.head: nn.Module = (nn.Conv2d(channels[-1], 2 * _places(latent_dim, bottleneck), 1) if spatial
+                                else nn.Linear(channels[-1] * bottleneck ** 2, 2 * latent_dim))
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.stages(pictures * 2 - 1).flatten(1)
+        features = self.stages(pictures * 2 - 1)
+        if not self.spatial:
+            features = features.flatten(1)
         mu, logvar = self.head(features).float().chunk(2, 1)
-        return mu, logvar.clamp(*LOGVAR_RANGE)
+        return mu.flatten(1), logvar.flatten(1).clamp(*LOGVAR_RANGE)
 
 
 class Decoder(nn.Module):
-    """(N, latent_dim) latents → (N, 3, S, S) pictures in [0, 1]."""
+    """(N, latent_dim) latents → (N, 3, S, S) pictures in [0, 1]. See `Encoder` for the arguments."""
 
-    def __init__(self, image_size: int, channels: tuple[int, ...], latent_dim: int, norm: str = "batch") -> None:
+    def __init__(self, image_size: int, channels: tuple[int, ...], latent_dim: int, norm: str = "batch",
+                 bottleneck: int = 4, spatial: bool = False) -> None:
         super().__init__()
-        _check_widths(image_size, channels)
-        self.first = max(channels)
-        self.project = nn.Linear(latent_dim, self.first * BOTTLENECK ** 2)
-        widths = (self.first, *channels)
+        _check_widths(image_size, channels, bottleneck)
+        first = max(channels)
+        self.spatial, self.bottleneck = spatial, bottleneck
+        self.project: nn.Module = (nn.Conv2d(_places(latent_dim, bottleneck), first, 1) if spatial
+                                   else nn.Linear(latent_dim, first * bottleneck ** 2))
+        widths = (first, *channels)
         self.stages = nn.Sequential(*(UpStage(i, o, norm) for i, o in zip(widths, channels)))
         last = channels[-1]
         self.to_rgb = nn.Sequential(nn.Conv2d(last, last, 3, padding=1), nn.ReLU(), nn.Conv2d(last, 3, 1))
 
     def forward(self, latents: Tensor) -> Tensor:
-        features = F.relu(self.project(latents)).view(-1, self.first, BOTTLENECK, BOTTLENECK)
+        side = self.bottleneck
+        if self.spatial:
+            latents = latents.unflatten(1, (-1, side, side))
+        features = F.relu(self.project(latents))
+        if not self.spatial:
+            features = features.unflatten(1, (-1, side, side))
         return torch.sigmoid(self.to_rgb(self.stages(features)).float())
 
 
@@ -125,11 +139,11 @@ class VAE(nn.Module):
     """Encoder, reparameterisation, decoder. See `Encoder` and `Decoder` for the arguments."""
 
     def __init__(self, image_size: int, encoder_channels: tuple[int, ...], decoder_channels: tuple[int, ...],
-                 latent_dim: int, norm: str = "batch") -> None:
+                 latent_dim: int, norm: str = "batch", bottleneck: int = 4, spatial: bool = False) -> None:
         super().__init__()
         self.image_size, self.latent_dim = image_size, latent_dim
-        self.encoder = Encoder(image_size, encoder_channels, latent_dim, norm)
-        self.decoder = Decoder(image_size, decoder_channels, latent_dim, norm)
+        self.encoder = Encoder(image_size, encoder_channels, latent_dim, norm, bottleneck, spatial)
+        self.decoder = Decoder(image_size, decoder_channels, latent_dim, norm, bottleneck, spatial)
 
     def forward(self, pictures: Tensor, noise: Tensor | None = None) -> VAEOutput:
         """Reconstruct pictures (N, 3, S, S) in [0, 1] from a draw of their posterior.
@@ -169,8 +183,15 @@ def fold_batch_norm(encoder: Encoder) -> Encoder:
     return folded
 
 
-def _check_widths(image_size: int, channels: tuple[int, ...]) -> None:
-    stages = stage_count(image_size)
+def _check_widths(image_size: int, channels: tuple[int, ...], bottleneck: int) -> None:
+    stages = stage_count(image_size, bottleneck)
     if len(channels) != stages:
         raise ValueError(f"{len(channels)} channel widths for image_size {image_size}; expected {stages}, "
-                         f"one for each halving down to {BOTTLENECK}×{BOTTLENECK}")
+                         f"one for each halving down to {bottleneck}×{bottleneck}")
+
+
+def _places(latent_dim: int, bottleneck: int) -> int:
+    """Numbers of a spatial latent at each place of the bottleneck."""
+    if latent_dim % bottleneck ** 2:
+        raise ValueError(f"latent_dim is {latent_dim}; a spatial one is a multiple of {bottleneck ** 2}")
+    return latent_dim // bottleneck ** 2

@@ -43,6 +43,17 @@ def test_full_size_vae_is_the_documented_one():
         VAE(256, FULL[0][:5], FULL[1], 1024)
 
 
+def test_spatial_latent_keeps_places():
+    model = VAE(64, (8, 8, 8), (8, 8, 8), 3 * 64, bottleneck=8, spatial=True).eval()
+    picture = torch.zeros(1, 3, 64, 64)
+    changed = picture.clone()
+    changed[..., :8, :8] = 1
+    moved = (model(picture).mu - model(changed).mu).abs().view(3, 8, 8).sum(0) > 1e-6
+    assert moved[0, 0] and not moved[-1, -1] and model(picture).reconstruction.shape == picture.shape
+    with pytest.raises(ValueError, match="multiple of 64"):
+        VAE(64, (8, 8, 8), (8, 8, 8), 100, bottleneck=8, spatial=True)
+
+
 def test_every_weight_of_the_vae_gets_a_gradient():
     model = VAE(32, (8, 8, 8), (8, 8, 8), 6)
     output = model(torch.rand(4, 3, 32, 32), torch.randn(4, 6))

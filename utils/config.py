@@ -50,6 +50,8 @@ class VAEConfig:
     encoder_channels: tuple[int, ...] = _setting((64, 128, 256, 512, 512, 512), "width of each encoder stage, from the picture on", low=1)
     decoder_channels: tuple[int, ...] = _setting((256, 128, 128, 128, 64, 32), "width of each decoder stage, towards the picture", low=1)
     latent_dim: int = _setting(1024, "dimensions of the latent", low=1)
+    bottleneck: int = _setting(4, "side of the feature maps between encoder and decoder", choices=(4, 8, 16))
+    spatial: bool = _setting(False, "the latent keeps the bottleneck's places: latent_dim / bottleneck² numbers for each")
     norm: str = _setting("batch", "normalisation of the feature maps", choices=("batch", "group"))
     kl_weight: float = _setting(0.00025, "weight of KL, summed over dimensions, mean over faces", low=0)
     kl_warmup_epochs: float = _setting(0.0, "epochs over which the KL weight rises from 0", low=0)
@@ -80,6 +82,7 @@ class F2PConfig:
     width: int = _setting(1024, "neurons of a hidden layer", low=1)
     dropout: float = _setting(0.0, "share of hidden neurons left out in training", low=0, high=0.95)
     use_logvar: bool = _setting(True, "read logvar beside mu")
+    linear_start: bool = _setting(False, "the MLP adds to a linear map that starts as ridge regression")
     posterior_noise: float = _setting(0.0, "in training mu is moved by this many posterior standard deviations of noise", low=0)
     aug_prob: float = _setting(0.0, "probability of reading the photo-like variant's latent instead of the render's", low=0, high=1)
     epochs: int = _setting(30, "passes over the training faces; may be raised later", low=1)
@@ -190,12 +193,16 @@ def _check(where: str, value: Any, expected: Any, limits: types.MappingProxyType
 
 
 def _check_together(config: Config, source: str) -> None:
-    stages = (config.data.image_size // 4).bit_length() - 1
+    side = config.vae.bottleneck
+    stages = (config.data.image_size // side).bit_length() - 1
     for key in ("encoder_channels", "decoder_channels"):
         found = getattr(config.vae, key)
         if len(found) != stages:
             raise UserError(f"{source}: vae.{key} has {len(found)} widths; data.image_size = {config.data.image_size} "
-                            f"needs {stages}, one for each halving down to 4×4")
+                            f"needs {stages}, one for each halving down to {side}×{side}")
+    if config.vae.spatial and config.vae.latent_dim % side ** 2:
+        raise UserError(f"{source}: vae.latent_dim is {config.vae.latent_dim}; with vae.spatial it is a multiple of {side ** 2}, "
+                        "the places of the bottleneck")
     name = config.run.name
     if not name or name != Path(name).name or name in (".", "..") or "\\" in name:
         raise UserError(f"{source}: run.name is {name!r}; expected a plain folder name")

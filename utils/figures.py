@@ -47,7 +47,7 @@ def recovery_report(metrics: dict[str, Any], baselines: dict[str, dict[str, Any]
                       is not None else np.nan for i in order])
     chosen = _spread_by_r2(order, r2, 12)
     figure = plt.figure(figsize=(15, max(8, 0.19 * len(names) + 2)), dpi=90)
-    grid = figure.add_gridspec(6, 4, left=0.19, right=0.98, top=0.94, bottom=0.05, wspace=0.35, hspace=0.55, width_ratios=(2.6, 1, 1, 0.02))
+    grid = figure.add_gridspec(6, 3, left=0.17, right=0.98, top=0.94, bottom=0.05, wspace=0.3, hspace=0.55, width_ratios=(2.2, 1, 1))
     bars = figure.add_subplot(grid[:, 0])
     at = np.arange(len(order))
     bars.barh(at, np.clip(r2, -0.2, 1), color=[colour[groups[i]] for i in order], height=0.8)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils import config as configuration
 from utils.config import Config, RunConfig
@@ -99,6 +99,19 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "fp16" and device.type == "cpu":
         raise UserError("run.precision is \"fp16\", which needs a GPU; on a CPU use \"bf16\" or \"fp32\"")
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def compiled(network: nn.Module, wanted: bool) -> nn.Module:
+    """The network through torch.compile where that is wanted and works here; else as it is, said aloud."""
+    if not wanted:
+        return network
+    try:
+        torch.compile(lambda x: x * 2 + 1)(torch.ones(3, device=next(network.parameters()).device))
+    except Exception as error:  # a missing compiler shows in many ways
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        print(f"torch.compile does not work here ({reason[:150]}); going on without it.")
+        return network
+    return torch.compile(network)
 
 
 def _cpu_has_bf16() -> bool:
