@@ -24,7 +24,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 assets: $(VENV)/.installed
 	$(RUN) -m benchmarks.architecture --output assets/architecture.png
 	$(RUN) -m datasets.creator sheet --output assets/sliders.jpg
-	$(RUN) -m datasets.creator random --count 40 --size 112 --seed 9 --output assets/characters.jpg
+	$(RUN) -m datasets.creator random --count 42 --size 112 --seed 9 --output assets/characters.jpg
 
 # The long form of tests/test_faults.py: a hundred kills of each script, thousands of mutated files.
 faults: $(VENV)/.installed

@@ -25,7 +25,7 @@ from utils.files import write_json
 from utils.metrics import parameter_metrics
 from utils.workers import default_workers
 
-CHANNELS = (32, 64, 128, 192, 256, 256)
+CHANNELS = (16, 32, 64, 128, 256, 256)
 
 
 class Direct(nn.Module):
@@ -67,8 +67,10 @@ def train_direct(pictures: Pictures, targets: np.ndarray, channels: tuple[int, .
         order = order[:len(order) // batch_size * batch_size].reshape(-1, batch_size)
         started, total = time.time(), 0.0
         for batch in tqdm(pictures.batches(order, device), total=len(order), desc=f"epoch {epoch + 1}/{epochs}", leave=False):
+            flipped = torch.rand(len(batch.indices), device=device) < 0.5  # faces are symmetric, and so are their labels
+            seen = torch.where(flipped[:, None, None, None], batch.pictures.flip(3), batch.pictures)
             with torch.autocast(device.type, torch.bfloat16):
-                answer = model((batch.pictures.float() / 255).contiguous(memory_format=torch.channels_last))
+                answer = model((seen.float() / 255).contiguous(memory_format=torch.channels_last))
             loss = F.mse_loss(answer.float(), labels[batch.indices].to(device))
             optimizer.zero_grad()
             loss.backward()

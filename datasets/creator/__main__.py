@@ -8,6 +8,7 @@
 
 import argparse
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +55,10 @@ def main() -> None:
 
     options = parser.parse_args()
     if options.command == "write":
+        started = time.monotonic()
         write_data_set(options.output, options.count, options.seed, options.size, not options.no_aug,
                        options.workers, options.distribution)
-        print(f"{options.count} faces in {options.output}")
+        print(f"{options.count} faces in {options.output}, {time.monotonic() - started:.1f} s")
         return
     if options.command == "sheet":
         picture, output = sheets.contact_sheet(), options.output
