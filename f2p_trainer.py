@@ -30,7 +30,7 @@ from utils.files import hold, sweep_temporaries, write_json
 from utils.metrics import active_units, parameter_metrics, ridge
 from utils.pictures import write_picture
 from utils.progress import progress
-from utils.training import Engine, StopRequest, announce, parse_arguments, put_aside, start_engine
+from utils.training import Engine, StopRequest, announce, parse_arguments, put_aside, seed_everything, start_engine
 
 _FIXED = ("run.seed", "data.root", *(f"f2p.{key}" for key in (
     "layers", "width", "dropout", "use_logvar", "linear_start", "posterior_noise", "aug_prob", "batch_size", "learning_rate", "weight_decay")))
@@ -44,6 +44,7 @@ class Trainer:
         self.folder = config.run_folder / "f2p"
         self.names, self.groups = [p.name for p in faces.parameters], [p.group for p in faces.parameters]
         self.latent_dim = faces.latents.shape[1] // 2
+        seed_everything(config.run.seed)
         self.model = build_regressor(config, self.latent_dim, len(self.names)).to(engine.device)
         train = faces.of("train")
         put = lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(engine.device)

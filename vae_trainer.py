@@ -39,7 +39,7 @@ from utils.files import hold, sweep_temporaries, write_json
 from utils.metrics import psnr
 from utils.progress import progress
 from utils.training import (Engine, StopRequest, announce, as_input, compiled, decode_workers, epoch_order, noise_for,
-                            parse_arguments, put_aside, start_engine)
+                            parse_arguments, put_aside, seed_everything, start_engine)
 
 #: Settings that must not change within a run: they decide the network, the data order or the objective.
 _FIXED = ("run.seed", "data.root", "data.folders", "data.image_size", "data.use_aug",
@@ -86,6 +86,8 @@ class Trainer:
         self.config, self.settings, self.engine, self.pictures = config, config.vae, engine, pictures
         self.writer: SummaryWriter | None = None
         self.folder = config.run_folder / "vae"
+        # Here, as loading pictures draws random numbers too, and how many depends on what is cached.
+        seed_everything(config.run.seed)
         self.model: VAE = build_vae(config).to(engine.device, memory_format=torch.channels_last)
         self.network: nn.Module = self.model
         if engine.world > 1:
