@@ -151,8 +151,10 @@ def test_two_processes_train_as_one(smoke, tmp_path):
         assert result.returncode == 0, result.stderr[-3000:]
         weights.append(checkpoint.load(folder / "runs" / "smoke" / "vae" / "checkpoints" / "last.pt", "vae"))
     one, two = weights
-    for name, tensor in one["model"].items():
-        torch.testing.assert_close(two["model"][name], tensor, atol=2e-3, rtol=2e-2)
+    # Adam turns the rounding of a gradient near 0 into a step of full size, so single weights may differ by a few
+    # thousandths. Another share of the data, other noise or gradients not averaged move the whole by ten times this.
+    flat = [torch.cat([w["model"][name].flatten() for name in sorted(one["model"])]) for w in weights]
+    assert (flat[0] - flat[1]).norm() / flat[0].norm() < 5e-3
     assert two["best"] == pytest.approx(one["best"], rel=1e-3) and two["scheduler"] == one["scheduler"]
 
 
