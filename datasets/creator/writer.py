@@ -116,7 +116,7 @@ def _write_block(block: range) -> tuple[range, np.ndarray, np.ndarray]:
     pictures, points = _renderer.render(parameters, [f[1:1 + len(parts)] for f in faces])
     for of_face, shown in zip(paths, pictures):
         for path, picture in zip(of_face, shown):
-            _, data = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
+            _, data = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
             with atomic_write(path, sync=False) as file:
                 file.write(data)
     return block, parameters, points
