@@ -30,14 +30,18 @@ def load_vae(run: Path) -> tuple[VAE, Config]:
     Raises:
         UserError: no checkpoint, or one that cannot be used.
     """
-    path = run / "vae" / "checkpoints" / "best.pt"
-    if not path.exists():
-        raise UserError(f"there is no VAE checkpoint {path}; run vae_trainer.py with the same config first")
-    content = checkpoint.load(path, "vae")
+    path, content = _best_checkpoint(run, "vae")
     trained = from_dict(content["config"], str(path))
     model = build_vae(trained)
     checkpoint.restore(model, content["model"], path)
     return model.eval(), trained
+
+
+def _best_checkpoint(run: Path, stage: str) -> tuple[Path, dict[str, Any]]:
+    path = run / stage / "checkpoints" / "best.pt"
+    if not path.exists():
+        raise UserError(f"there is no checkpoint {path}; run {stage}_trainer.py with the same config first")
+    return path, checkpoint.load(path, stage)
 
 
 def load_encoder(config: Config) -> tuple[Encoder, Config, str]:
@@ -60,10 +64,7 @@ def load_regressor(run: Path) -> tuple[Regressor, dict[str, Any]]:
     Raises:
         UserError: no checkpoint, or one that cannot be used.
     """
-    path = run / "f2p" / "checkpoints" / "best.pt"
-    if not path.exists():
-        raise UserError(f"there is no stage-2 checkpoint {path}; run f2p_trainer.py with the same config first")
-    content = checkpoint.load(path, "f2p")
+    path, content = _best_checkpoint(run, "f2p")
     try:
         model = build_regressor(from_dict(content["config"], str(path)), content["latent_dim"], len(content["parameters"]))
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:

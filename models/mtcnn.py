@@ -150,8 +150,8 @@ class FaceDetector(nn.Module):
         device = self.pnet.box.weight.device
         count = len(pictures)
         pixels = (pictures.to(device, torch.float32) - 127.5) / 128
-        owner, boxes, _ = self._propose(pixels)
-        owner, boxes, _ = self._refine(pixels, owner, boxes)
+        owner, boxes = self._propose(pixels)
+        owner, boxes = self._refine(pixels, owner, boxes)
         owner, boxes, scores, points = self._output(pixels, owner, boxes)
         return [_faces_of(owner == i, boxes, scores, points) for i in range(count)]
 
@@ -173,7 +173,7 @@ class FaceDetector(nn.Module):
         # Resizing keeps corners in place; pixel centres are half a pixel off them.
         return Faces((found.boxes + 0.5) * np.tile(back, 2) - 0.5, found.scores, (found.points + 0.5) * back - 0.5)
 
-    def _propose(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _propose(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         height, width = pixels.shape[-2:]
         owners, boxes, scores = [], [], []
         scale = 12 / self.min_face
@@ -194,12 +194,12 @@ class FaceDetector(nn.Module):
             scale *= self.pyramid_factor
         if not owners:
             none = pixels.new_zeros(0)
-            return none.long(), none.reshape(0, 4), none
+            return none.long(), none.reshape(0, 4)
         owner, box, score = torch.cat(owners), torch.cat(boxes), torch.cat(scores)
         kept = batched_nms(box, score, owner, 0.7)
-        return owner[kept], box[kept], score[kept]
+        return owner[kept], box[kept]
 
-    def _refine(self, pixels: Tensor, owner: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _refine(self, pixels: Tensor, owner: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         boxes = _square(boxes)
         logits, offsets = self.rnet(_patches(pixels, owner, boxes, 24))
         score = logits.softmax(1)[:, 1]
@@ -207,7 +207,7 @@ class FaceDetector(nn.Module):
         passed = score > self.thresholds[1]
         owner, boxes, score = owner[passed], boxes[passed], score[passed]
         kept = batched_nms(boxes, score, owner, 0.7)
-        return owner[kept], boxes[kept], score[kept]
+        return owner[kept], boxes[kept]
 
     def _output(self, pixels: Tensor, owner: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         boxes = _square(boxes)
