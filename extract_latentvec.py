@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from datasets.faces import ensure_data, root_sources
+from datasets.faces import creator_settings, ensure_data, root_sources
 from datasets.pictures import Pictures, Source, source_fingerprint
 from models.build import load_encoder
 from models.vae import Encoder, fold_batch_norm
@@ -70,7 +70,7 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
     folder, meta = config.run_folder / "latents", config.run_folder / "latents" / "meta.json"
     sources, splits = root_sources(Path(config.data.root))
     wanted = {"fingerprint": encoder_fingerprint, "image_size": trained.data.image_size, "latent_dim": trained.vae.latent_dim,
-              "precision": config.latents.precision, "sources": {part_of(s): source_fingerprint(s) for s in sources}}
+              "precision": config.latents.precision, "creator": creator_settings(Path(config.data.root)), "sources": {part_of(s): source_fingerprint(s) for s in sources}}
     if not restart and _is_finished(meta, wanted):
         print(f"{folder} is finished: it holds the latents of this encoder and these faces. Use --restart to encode them again.")
         return
@@ -82,7 +82,8 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
     for source, split in zip(sources, splits):
         part = part_of(source)
         pictures = Pictures([source], [split], trained.data.image_size, Path(config.data.cache) if config.data.cache else None, workers)
-        pictures.check_unreadable(config.data.max_unreadable, config.run_folder / "unreadable.txt")
+        listing = folder / f"{part}.unreadable.txt"
+        pictures.check_unreadable(config.data.max_unreadable, listing)
         share = _share(len(source.paths), engine)
         growing = GrowingArray(folder / f"{part}.rank{engine.rank}.npy", len(share), (2 * trained.vae.latent_dim,), "f4",
                                json.dumps([wanted["fingerprint"], wanted["precision"], wanted["sources"][part], share.start, share.stop]))
@@ -90,7 +91,7 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
         bad = growing.note["unreadable"]
         growing.finish()
         write_text(folder / f"{part}.rank{engine.rank}.txt", "\n".join(bad))
-        pictures.check_unreadable(config.data.max_unreadable, config.run_folder / "unreadable.txt")
+        pictures.check_unreadable(config.data.max_unreadable, listing)
         if engine.world > 1:
             dist.barrier()
         if engine.is_main:

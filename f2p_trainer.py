@@ -95,6 +95,8 @@ class Trainer:
             changed.append(f"training faces: were {content['faces']}, now {len(self.labels)}")
         if content["parameters"] != [list(p) for p in self.faces.parameters]:
             changed.append("the parameter table")
+        if content["creator"] != creator_version(Path(self.config.data.root)):
+            changed.append("the version of the creator")
         if changed:
             raise UserError(f"{path} was trained with something else ({'; '.join(changed)}). Put it back, choose another "
                             "run.name, or start over with --restart")

@@ -6,7 +6,8 @@
 
 Reads a picture or a folder tree of PNG, JPEG, WebP and BMP pictures. Writes the aligned faces as PNG in
 the same tree, and alignment.csv: for each input its status (ok, no_face, several_faces, unreadable),
-the detector's score and the five points in the input's pixels. Started again it does only what is new.
+the detector's score and the five points in the input's pixels; what cannot be read is listed with its
+reason in unreadable.txt. Started again it does only what is new, and tries again what could not be read.
 """
 
 import argparse
@@ -27,7 +28,8 @@ from models.mtcnn import FaceDetector
 from utils.alignment import alignment_transform, warp
 from utils.errors import Interrupted, UserError, run_script
 from utils.files import hold, sweep_temporaries, write_json, write_text
-from utils.pictures import SUFFIXES, UnreadablePicture, find_pictures, read_rgb, unique_stems, write_picture
+from utils.pictures import (SUFFIXES, UnreadablePicture, find_pictures, list_unreadable, read_rgb, unique_stems,
+                            write_picture)
 from utils.progress import progress
 from utils.training import StopRequest
 from utils.workers import default_workers, map_unordered
@@ -118,7 +120,8 @@ class Record:
 
     def is_done(self, job: Job) -> bool:
         row = self.rows.get(job.file)
-        return (row is not None and self.inputs[job.file] == _signature(job.source)
+        # A picture that could not be read may be readable now: a missing permission changes neither size nor time.
+        return (row is not None and row.status != "unreadable" and self.inputs[job.file] == _signature(job.source)
                 and (row.status != "ok" or job.target.exists()))
 
     def add(self, job: Job, row: Row) -> None:
@@ -172,9 +175,13 @@ def main() -> None:
     parser.add_argument("--faces", choices=("one", "largest"), default="one",
                         help="one: skip pictures with several faces (default); largest: take the largest of several")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the detector runs (default cpu)")
+    parser.add_argument("--max-unreadable", type=float, default=0.05, metavar="SHARE",
+                        help="exit with status 2 where more than this share of the pictures cannot be read (default 0.05)")
     options = parser.parse_args()
     if not 16 <= options.size <= 4096:
         raise UserError(f"--size is {options.size}; expected 16 to 4096 pixels")
+    if not 0 <= options.max_unreadable <= 1:
+        raise UserError(f"--max-unreadable is {options.max_unreadable}; expected a share from 0 to 1")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: no CUDA device is available; leave the option out to use the CPU")
     if options.output.is_file():
@@ -218,13 +225,12 @@ def run(jobs: list[Job], options: argparse.Namespace, workers: int) -> None:
             record.save()
     if stop.requested:
         raise Interrupted(f"Stopped; {len(record.rows)} pictures are done and kept. The same command does the rest.")
-    for file, reason in list(reasons.items())[:10]:
-        print(f"unreadable: {file}: {reason}")
     counts = Counter(record.rows[job.file].status for job in jobs)
     seconds = time.monotonic() - started
     print(f"{len(jobs)} pictures: " + ", ".join(f"{counts[s]} {s}" for s in STATUSES)
           + f"; {len(jobs) - len(todo)} were done before; {seconds:.1f} s"
           + (f", {seconds / len(todo) * 1000:.0f} ms a picture" if todo else "") + f"; {record.table}")
+    list_unreadable(options.output / "unreadable.txt", reasons, len(jobs), options.max_unreadable, "--max-unreadable")
 
 
 if __name__ == "__main__":

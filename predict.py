@@ -31,12 +31,16 @@ from utils.alignment import alignment_transform, warp
 from utils.errors import UserError, run_script
 from utils.figures import side_by_side
 from utils.files import write_json
-from utils.pictures import UnreadablePicture, as_uint8, read_rgb, unique_stems, write_picture
+from utils.pictures import UnreadablePicture, as_uint8, list_unreadable, read_rgb, unique_stems, write_picture
 from utils.training import as_input
 from utils.workers import default_workers
 
 #: Right-side bones are the left ones mirrored: these properties change sign.
 _SIGN_CHANGES = ("position.x", "rotation.y", "rotation.z")
+
+
+class NoPrediction(Exception):
+    """A photo that no parameters can be predicted from; the message says why."""
 
 
 class Face(NamedTuple):
@@ -151,13 +155,14 @@ def main() -> None:
     stems = unique_stems([p.name for p in options.photos])
     if len({s.casefold() for s in stems}) < len(stems):
         stems = [f"{i + 1}_{stem}" for i, stem in enumerate(stems)]
-    failed, faces = [], []
+    faces: list[tuple[Path, Face]] = []
+    unreadable, failed = {}, {}
     for path, stem in zip(options.photos, stems):
         try:
             face, photo = look_at(path, predictor, detector, options)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            failed.append(path)
+        except (UnreadablePicture, NoPrediction) as error:
+            print(f"no prediction of {path}: {error}", file=sys.stderr)
+            (unreadable if isinstance(error, UnreadablePicture) else failed)[str(path)] = str(error)
             continue
         faces.append((path, face))
         if face.distance > predictor.far:
@@ -169,29 +174,34 @@ def main() -> None:
         mean = np.mean([face.parameters for _, face in faces], axis=0)
         middle = min((face for _, face in faces), key=lambda f: float(np.abs(f.parameters - mean).sum()))
         finish(options.output / "average", predictor, middle, None, mean, [str(path) for path, _ in faces])
+    list_unreadable(options.output / "unreadable.txt", unreadable, len(options.photos),
+                    predictor.config.data.max_unreadable, "data.max_unreadable of the run")
+    if not faces:
+        raise UserError("no photo gave a prediction; the reasons stand above")
     if failed:
-        raise UserError(f"{len(failed)} of {len(options.photos)} photos gave no prediction: {', '.join(map(str, failed))}")
+        print(f"{len(failed)} of {len(options.photos)} photos gave no prediction: {', '.join(failed)}", file=sys.stderr)
 
 
 def look_at(path: Path, predictor: Predictor, detector: FaceDetector | None, options: argparse.Namespace) -> tuple[Face, np.ndarray | None]:
-    """Read, align and predict one photo, and print how long each took."""
-    try:
-        picture = read_rgb(path)
-    except UnreadablePicture as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+    """Read, align and predict one photo, and print how long each took.
+
+    Raises:
+        UnreadablePicture: the file is no whole picture.
+        NoPrediction: no face in it, several, or not the square one that --aligned promises.
+    """
+    picture = read_rgb(path)
     times = [time.perf_counter()]
     if detector is None:
         if picture.shape[0] != picture.shape[1]:
-            raise UserError(f"{path} is {picture.shape[1]}×{picture.shape[0]} pixels; --aligned expects square aligned faces. "
-                            "Leave --aligned out to have it aligned")
+            raise NoPrediction(f"it is {picture.shape[1]}×{picture.shape[0]} pixels; --aligned expects square aligned faces. "
+                               "Leave --aligned out to have it aligned")
         aligned, photo = picture, None
     else:
         photo = picture
         aligned, status = align_photo(picture, detector, options.faces)
         if aligned is None:
-            reason = {"no_face": "no face was found in it",
-                      "several_faces": "several faces were found in it; use --faces largest, or crop it"}[status]
-            raise UserError(f"{path}: {reason}")
+            raise NoPrediction({"no_face": "no face was found in it",
+                                "several_faces": "several faces were found in it; use --faces largest, or crop it"}[status])
     times.append(time.perf_counter())
     face = predictor.predict([aligned])[0]
     times.append(time.perf_counter())

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from datasets.creator import VERSION, write_data_set
 from datasets.hs_face import find_parts, read_splits
@@ -33,12 +34,19 @@ def ensure_data(config: Config, workers: int) -> None:
         write_data_set(root, data.creator_count, data.creator_seed, data.image_size, True, workers)
 
 
+def creator_settings(root: Path) -> dict[str, Any] | None:
+    """What the creator wrote a data set with: its version, seed and so on; None for a data set of another game."""
+    try:
+        settings = json.loads((root / "creator.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return settings if isinstance(settings, dict) and "creator" in settings else None
+
+
 def creator_version(root: Path) -> str | None:
     """The version of the creator that wrote a data set; None for a data set of another game."""
-    try:
-        return json.loads((root / "creator.json").read_text(encoding="utf-8"))["creator"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    settings = creator_settings(root)
+    return settings["creator"] if settings else None
 
 
 def root_sources(root: Path) -> tuple[list[Source], list[list[str]]]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.names import SPLITS, name_of, split_of
+from datasets.names import SPLITS, checked_name, name_of, split_of
 from utils.errors import UserError
 from utils.files import atomic_write
 from utils.pictures import SUFFIXES
@@ -109,7 +109,7 @@ def _parse_labels(path: Path, content: bytes) -> Labels:
             length, first = len(row), key
         if len(row) != length:
             raise UserError(f"{path}: labels of unequal length: {first!r} has {length} values, {key!r} has {len(row)}")
-        rows.setdefault(name_of(key), row)
+        rows.setdefault(checked_name(key, str(path)), row)
     names = sorted(rows)
     try:
         values = np.array([rows[n] for n in names], np.float64)
@@ -206,7 +206,7 @@ def read_splits(root: Path, names: Iterable[str]) -> dict[str, str]:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read {path}: {error}") from None
         for line in filter(None, map(str.strip, lines)):
-            name = name_of(line)
+            name = checked_name(line, str(path))
             if listed.setdefault(name, split) != split:
                 raise UserError(f"{name!r} stands in {listed[name]}.txt and in {split}.txt of {root}; expected in one of them")
     return {name: listed[name] for name in names if name in listed}

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datasets.faces import creator_settings
 from datasets.hs_face import Parameter, read_labels, read_parameters, read_splits
 from utils.errors import UserError
 from utils.files import write_text
@@ -39,7 +40,7 @@ def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unm
         listing: where unmatched names are listed.
 
     Raises:
-        UserError: latents missing, damaged, not of this encoder, not finite; labels that do not fit.
+        UserError: latents missing, damaged, not of this encoder or of other faces, not finite; labels that do not fit.
     """
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
@@ -51,6 +52,11 @@ def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unm
     if found != encoder_fingerprint:
         raise UserError(f"the latents in {folder} belong to another encoder ({found[:12]}…) than the run's VAE checkpoint "
                         f"({encoder_fingerprint[:12]}…); run extract_latentvec.py again")
+    was, now = meta.get("creator"), creator_settings(root)
+    if was != now:
+        changed = sorted(key for key in {*(was or {}), *(now or {})} if (was or {}).get(key) != (now or {}).get(key))
+        raise UserError(f"the latents in {folder} were made of other faces than {root} holds now: the creator's "
+                        f"{', '.join(changed)} differ ({was} then, {now} now); run extract_latentvec.py again")
     labels = read_labels(root)
     parameters = read_parameters(root, labels.values.shape[1])
     names, latents = _read_set(folder, "images", meta)

@@ -1,8 +1,10 @@
 """Names of faces, and the split that follows from them."""
 
 import hashlib
+import re
 import unicodedata
 
+from utils.errors import UserError
 from utils.pictures import SUFFIXES
 
 SPLITS = ("train", "val", "test")
@@ -20,6 +22,18 @@ def name_of(file_or_label: str) -> str:
             name = name[:-len(suffix)]
             break
     return unicodedata.normalize("NFC", name)
+
+
+def checked_name(text: str, where: str) -> str:
+    """The NAME of an entry in a file of the data set.
+
+    Raises:
+        UserError: it is a path, so that whoever joins it to a folder could be led out of that folder.
+    """
+    name = name_of(text)
+    if not name or name in (".", "..") or re.search(r"[/\\\0]|^[A-Za-z]:", text):
+        raise UserError(f"{where} names {text[:80]!r}; expected the name of a picture, not a path")
+    return name
 
 
 def split_of(name: str) -> str:

@@ -14,12 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from utils.arrays import GrowingArray
-from utils.errors import UserError
-from utils.files import hold, write_json, write_text
-from utils.pictures import UnreadablePicture, read_rgb
+from utils.files import hold, write_json
+from utils.pictures import UnreadablePicture, list_unreadable, read_rgb
 from utils.progress import progress
 from utils.workers import leave_with_parent
 
@@ -143,15 +141,8 @@ class Pictures:
 
     def check_unreadable(self, most: float, listing: Path) -> None:
         """List unreadable pictures in a file; raise UserError where they are more than a share `most`."""
-        if not self.unreadable:
-            return
-        lines = [f"{self.paths[i]}\t{reason}" for i, reason in sorted(self.unreadable.items())]
-        write_text(listing, "\n".join(lines) + "\n")
-        share = len(lines) / len(self.paths)
-        if share > most:
-            raise UserError(f"{len(lines)} of {len(self.paths)} pictures cannot be read ({share:.1%}; data.max_unreadable "
-                            f"allows {most:.1%}). They are listed in {listing}. Repair or remove them, or allow more")
-        tqdm.write(f"{len(lines)} of {len(self.paths)} pictures cannot be read and are left out; listed in {listing}")
+        reasons = {str(self.paths[i]): reason for i, reason in sorted(self.unreadable.items())}
+        list_unreadable(listing, reasons, len(self.paths), most, "data.max_unreadable")
 
 
 def folder_source(folder: Path, paths: list[Path]) -> Source:

@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import threading
 from collections.abc import Callable
 
 #: What the operating system says when the person, not the program, has to act.
@@ -36,6 +37,7 @@ def run_script(main: Callable[[], None]) -> None:
 
     Exit status: 0 done, 2 a `UserError` or an operating system's refusal, 130 interrupted.
     """
+    threading.excepthook = _told_by_the_main_thread
     try:
         main()
         sys.stdout.flush()
@@ -58,6 +60,12 @@ def run_script(main: Callable[[], None]) -> None:
                "put it right and run the same command again.", 2)
     except MemoryError as error:
         _leave(f"error: out of memory: {error}. Lower the batch size or use a smaller data set.", 2)
+
+
+def _told_by_the_main_thread(what: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes its events in a thread; a full disk there reaches the main thread at the next flush."""
+    if not (isinstance(what.exc_value, OSError) and what.exc_value.errno in _PERSONS_ERRNOS):
+        threading.__excepthook__(what)
 
 
 def _leave(message: str, status: int) -> None:

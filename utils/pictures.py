@@ -1,6 +1,7 @@
 """Pictures in and out of files."""
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import atomic_write, write_text
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -123,6 +124,29 @@ def unique_stems(files: list[str]) -> list[str]:
             return stems
         for i in clashing:
             full[i] = True
+
+
+def list_unreadable(listing: Path, reasons: dict[str, str], total: int, most: float, setting: str) -> None:
+    """Write down which of `total` pictures cannot be read, and why; without any, take an earlier list away.
+
+    Args:
+        listing: file to write: a line "picture, tab, reason" each.
+        reasons: picture → why.
+        most: share of pictures that may be unreadable.
+        setting: what this share is called where the person sets it.
+
+    Raises:
+        UserError: more than that are unreadable.
+    """
+    if not reasons:
+        listing.unlink(missing_ok=True)
+        return
+    write_text(listing, "".join(f"{picture}\t{reason}\n" for picture, reason in reasons.items()))
+    share = f"{len(reasons)} of {total} pictures cannot be read"
+    if len(reasons) > most * total:
+        raise UserError(f"{share} ({len(reasons) / total:.1%}; {setting} allows {most:.1%}). They are listed in {listing}. "
+                        "Repair or remove them, or allow more")
+    print(f"{share} and are left out; listed in {listing}", file=sys.stderr)
 
 
 def as_uint8(batch: np.ndarray) -> np.ndarray:
