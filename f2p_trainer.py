@@ -51,8 +51,7 @@ class Trainer:
         self.latents, self.labels = put(faces.latents[train]), put(faces.labels[train])
         # The variants' latents take as much memory again, and only aug_prob above 0 asks for them.
         self.aug_latents = put(faces.aug_latents[train]) if self.settings.aug_prob else None
-        both = self.latents if self.aug_latents is None else torch.cat([self.latents, self.aug_latents])
-        self.model.fit_standardisation(both)
+        self.model.fit_standardisation(*(part for part in (self.latents, self.aug_latents) if part is not None))
         self.far = self.distance_of_far_faces()
         with torch.no_grad():  # start from the mean face, which is what ignorance predicts
             self.model.network[-1].bias.copy_(self.labels.mean(0))

@@ -80,7 +80,7 @@ def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unm
 def _read_set(folder: Path, part: str, meta: dict) -> tuple[list[str], np.ndarray]:
     path = folder / f"{part}.npy"
     try:
-        latents = np.load(path, allow_pickle=False)
+        latents = np.load(path, mmap_mode="r", allow_pickle=False)
         names = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"cannot read the latents {path}: {error}. Run extract_latentvec.py --restart") from None

@@ -34,12 +34,16 @@ class Regressor(nn.Module):
         self.network = nn.Sequential(*hidden, nn.Linear(sizes[-1], outputs))
         self.linear = nn.Linear(inputs, outputs) if linear_start else None
 
-    def fit_standardisation(self, latents: Tensor) -> None:
-        """Take mean and standard deviation (N, 2·D) → (2·D,) from the training latents.
+    def fit_standardisation(self, *sets: Tensor) -> None:
+        """Take mean and standard deviation (2·D,) from the training latents, one or more sets (N, 2·D).
 
         A dimension that hardly varies carries nothing; it is centred and not blown up.
         """
-        std, mean = torch.std_mean(latents.double(), 0, correction=0)
+        count = sum(map(len, sets))
+        mean = sum(latents.sum(0, dtype=torch.float64) for latents in sets) / count
+        # A block at a time: a whole set in double precision would be twice its size.
+        square = sum((block - mean).square().sum(0) for latents in sets for block in latents.split(8192))
+        std = (square / count).sqrt()
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std < 1e-6 * (1 + mean.abs()), torch.ones_like(std), std))
 

@@ -63,15 +63,21 @@ def ridge(train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarra
     Returns:
         Weights (D, P) and bias (P,) for inputs as given, and the strength chosen.
     """
-    x, y = (np.asarray(part, np.float64) for part in train)
-    mean, std = x.mean(0), x.std(0)
+    x, y = train
+    blocks = [slice(i, i + 8192) for i in range(0, len(x), 8192)]  # in double precision a whole set is twice its size
+    mean, centre = x.mean(0, dtype=np.float64), y.mean(0, dtype=np.float64)
+    std = np.sqrt(sum(np.square(x[b] - mean).sum(0) for b in blocks) / len(x))
     std = np.where(std < 1e-6 * (1 + np.abs(mean)), 1.0, std)
-    z, target = (x - mean) / std, y - y.mean(0)
-    values, vectors = np.linalg.eigh(z.T @ z)
-    projected = vectors.T @ (z.T @ target)
-    val_z, val_y = (np.asarray(val[0], np.float64) - mean) / std, np.asarray(val[1], np.float64) - y.mean(0)
-    rotated = val_z @ vectors
-    errors = [((rotated @ (projected / (np.maximum(values, 0) + s * len(x))[:, None]) - val_y) ** 2).mean() for s in strengths]
+    gram, cross = np.zeros((x.shape[1],) * 2), np.zeros((x.shape[1], y.shape[1]))
+    for b in blocks:
+        z = (x[b] - mean) / std
+        gram += z.T @ z
+        cross += z.T @ (y[b] - centre)
+    values, vectors = np.linalg.eigh(gram)
+    projected = vectors.T @ cross
+    rotated, val_y = (val[0] - mean) / std @ vectors, val[1] - centre
+    shrunk = lambda strength: projected / (np.maximum(values, 0) + strength * len(x))[:, None]
+    errors = [np.square(rotated @ shrunk(s) - val_y).mean() for s in strengths]
     best = float(strengths[int(np.argmin(errors))])
-    weights = vectors @ (projected / (np.maximum(values, 0) + best * len(x))[:, None]) / std[:, None]
-    return weights, y.mean(0) - mean @ weights, best
+    weights = vectors @ shrunk(best) / std[:, None]
+    return weights, centre - mean @ weights, best
