@@ -17,6 +17,7 @@ import json
 import os
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ import cv2
 import numpy as np
 import torch
 
-from models.mtcnn import FaceDetector
+from models.mtcnn import FaceDetector, Faces
 from utils.alignment import alignment_transform, warp
 from utils.errors import Interrupted, UserError, run_script
 from utils.files import hold, sweep_temporaries, write_json, write_text
@@ -73,21 +74,37 @@ def _start_worker(size: int, which: str, device: str) -> None:
 
 def align(jobs: list[Job]) -> list[tuple[Row, str]]:
     """Align pictures; for each its row, and for the unreadable ones why."""
-    return [_align_one(job) for job in jobs]
+    on_gpu = next(_detector.parameters()).is_cuda
+    if on_gpu:  # it is fast with many frames at once, and must not wait for their decoding
+        with ThreadPoolExecutor(default_workers()) as threads:
+            read = list(threads.map(_read, jobs))
+        found = iter(_detector.find_all([picture for picture in read if isinstance(picture, np.ndarray)]))
+    else:  # one by one a picture's result cannot depend, by rounding, on which others it happened to be with
+        read = map(_read, jobs)
+    done = []
+    for job, picture in zip(jobs, read):
+        if isinstance(picture, str):
+            done.append((Row(job.file, "unreadable"), picture))
+        else:
+            done.append((_align_one(job, picture, next(found) if on_gpu else _detector.find(picture)), ""))
+    return done
 
 
-def _align_one(job: Job) -> tuple[Row, str]:
+def _read(job: Job) -> np.ndarray | str:
+    """A job's picture, or why it cannot be read."""
     try:
-        picture = read_rgb(job.source)
+        return read_rgb(job.source)
     except UnreadablePicture as error:
-        return Row(job.file, "unreadable"), str(error)
-    faces = _detector.find(picture)
+        return str(error)
+
+
+def _align_one(job: Job, picture: np.ndarray, faces: Faces) -> Row:
     status, index = faces.choose(_which)
     if index is None:
-        return Row(job.file, status, float(faces.scores[0]) if len(faces.scores) else None), ""
+        return Row(job.file, status, float(faces.scores[0]) if len(faces.scores) else None)
     points = faces.points[index].astype(np.float64)
     write_picture(job.target, warp(picture, alignment_transform(points, _size), _size))
-    return Row(job.file, "ok", float(faces.scores[index]), tuple(points.ravel())), ""
+    return Row(job.file, "ok", float(faces.scores[index]), tuple(points.ravel()))
 
 
 class Record:
@@ -200,7 +217,8 @@ def run(jobs: list[Job], options: argparse.Namespace, workers: int) -> None:
     todo = [job for job in jobs if not record.is_done(job)]
     # Rows of inputs that are gone stay: their aligned faces are still there.
     by_file = {job.file: job for job in todo}
-    chunks = [todo[i:i + 8] for i in range(0, len(todo), 8)]
+    length = 32 if options.device == "cuda" else 8
+    chunks = [todo[i:i + length] for i in range(0, len(todo), length)]
     reasons: dict[str, str] = {}
     started = saved = time.monotonic()
     stop = StopRequest()

@@ -218,3 +218,14 @@ def test_broken_pictures_are_unreadable_and_nothing_worse(tmp_path):
             read_rgb(tmp_path / "mutated.png")
         except UnreadablePicture:
             pass
+
+
+@pytest.mark.parametrize("name", ["../../stray", "/etc/stray", "C:stray", "a\\b", "..", "9@../n00"])
+def test_names_cannot_leave_the_data_folder(layout, name):
+    (layout / "labels.json").write_text(json.dumps({"n00": [0, 1], name: [0, 1]}))
+    with pytest.raises(UserError, match="expected the name of a picture, not a path"):
+        read_labels(layout)
+    for split in SPLITS:
+        (layout / f"{split}.txt").write_text(f"{name}\n")
+    with pytest.raises(UserError, match="train.txt names"):
+        read_splits(layout, ["n00"])
