@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from models.vae import Encoder, stage_count
 from utils.errors import run_script
 from utils.files import write_json
 from utils.metrics import parameter_metrics
+from utils.training import choose_dtype
 from utils.workers import default_workers
 
 CHANNELS = (16, 32, 64, 128, 256, 256)
@@ -31,22 +33,24 @@ CHANNELS = (16, 32, 64, 128, 256, 256)
 class Direct(nn.Module):
     """(N, 3, S, S) pictures in [0, 1] → (N, outputs): the encoder's mu is the answer."""
 
-    def __init__(self, image_size: int, channels: tuple[int, ...], outputs: int, norm: str = "batch") -> None:
+    def __init__(self, image_size: int, channels: tuple[int, ...], outputs: int, norm: str = "batch", bottleneck: int = 4) -> None:
         super().__init__()
-        self.encoder = Encoder(image_size, channels, outputs, norm)
+        self.encoder = Encoder(image_size, channels, outputs, norm, bottleneck)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         return self.encoder(pictures)[0]
 
 
 def train_direct(pictures: Pictures, targets: np.ndarray, channels: tuple[int, ...], epochs: int, batch_size: int = 64,
-                 learning_rate: float = 2e-3, norm: str = "batch", seed: int = 0, device: str = "cpu",
-                 log=print) -> tuple[np.ndarray, np.ndarray]:
+                 learning_rate: float = 2e-3, norm: str = "batch", bottleneck: int = 4, seed: int = 0, device: str = "cpu",
+                 log: Callable[[str], None] = print) -> tuple[np.ndarray, np.ndarray]:
     """Train on split "train" of pictures with targets (N, P); return test targets and predictions."""
     torch.manual_seed(seed)
     device = torch.device(device)
+    dtype = choose_dtype("auto", device)
+    autocast = lambda: torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
     mean = targets[pictures.split == "train"].mean(0)
-    model = Direct(pictures.size, channels, targets.shape[1], norm).to(device, memory_format=torch.channels_last)
+    model = Direct(pictures.size, channels, targets.shape[1], norm, bottleneck).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.02)
     train = pictures.indices("train")
     steps = epochs * (len(train) // batch_size)
@@ -56,7 +60,7 @@ def train_direct(pictures: Pictures, targets: np.ndarray, channels: tuple[int, .
     def predict(split: str) -> tuple[np.ndarray, np.ndarray]:
         model.eval()
         indices, answers = pictures.indices(split), []
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+        with torch.inference_mode(), autocast():
             for batch in pictures.batches(np.array_split(indices, max(1, len(indices) // 128)), device):
                 answers.append(model(batch.pictures.float() / 255).float().cpu().numpy())
         return targets[indices], np.concatenate(answers) + mean
@@ -69,7 +73,7 @@ def train_direct(pictures: Pictures, targets: np.ndarray, channels: tuple[int, .
         for batch in tqdm(pictures.batches(order, device), total=len(order), desc=f"epoch {epoch + 1}/{epochs}", leave=False):
             flipped = torch.rand(len(batch.indices), device=device) < 0.5  # faces are symmetric, and so are their labels
             seen = torch.where(flipped[:, None, None, None], batch.pictures.flip(3), batch.pictures)
-            with torch.autocast(device.type, torch.bfloat16):
+            with autocast():
                 answer = model((seen.float() / 255).contiguous(memory_format=torch.channels_last))
             loss = F.mse_loss(answer.float(), labels[batch.indices].to(device))
             optimizer.zero_grad()
