@@ -5,7 +5,8 @@
 Trains every recipe through the three scripts, in runs/accuracy/. `final` is the configuration as it is; each other
 recipe changes what its settings say, and its epochs are chosen so that stage 1 takes as long as that of `final`,
 by the speed of a few steps measured beforehand. `ceiling` is the same encoder with a linear head, trained directly
-on the labels for as long. Can be stopped and started again: what is finished is not done twice.
+on the labels for as long; `pca` ridge regression on as many principal components of the renders' pixels as the
+latent has dimensions: what a linear method keeps. Can be stopped and started again: what is finished is not done twice.
 """
 
 import argparse
@@ -13,10 +14,13 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
 
 from benchmarks.direct import train_direct
 from datasets.faces import ensure_data, root_sources, vae_pictures
@@ -25,7 +29,7 @@ from datasets.pictures import Pictures
 from utils.config import Config, load
 from utils.errors import UserError, run_script
 from utils.files import write_json
-from utils.metrics import parameter_metrics
+from utils.metrics import parameter_metrics, ridge
 from utils.training import start_engine
 from utils.workers import default_workers
 from vae_trainer import Trainer
@@ -105,30 +109,71 @@ def run(name: str, seed: int, path: Path, base: Config) -> dict[str, Any]:
             "seconds": {"stage_1": stage_1["run"]["seconds"], "stage_2": stage_2["run"]["seconds"]}}
 
 
-def ceiling(path: Path, base: Config) -> dict[str, Any]:
-    """The same encoder with a linear head, trained directly on the labels of the renders for as long as stage 1."""
-    stored = Path(_FOLDER) / "ceiling.json"
-    if stored.exists():
-        return json.loads(stored.read_text(encoding="utf-8"))
-    budget = base.vae.epochs * seconds_an_epoch(base)
+class Renders(NamedTuple):
+    """The renders of a data set with their labels."""
+
+    pictures: Pictures
+    targets: np.ndarray     #: (N, P)
+    names: list[str]
+    groups: list[str]
+
+
+def renders(base: Config) -> Renders:
     root = Path(base.data.root)
     source, split = (of[0] for of in root_sources(root))
-    pictures = Pictures([source], [split], base.data.image_size, Path(base.data.cache) if base.data.cache else None, default_workers())
+    pictures = Pictures([source], [split], base.data.image_size, Path(base.data.cache or "cache"), default_workers())
     labels = read_labels(root)
     row = {name: i for i, name in enumerate(labels.names)}
-    targets = labels.values[[row[name] for name in source.names]]
-    device = str(start_engine(base.run).device)
-    train = {"channels": base.vae.encoder_channels, "norm": base.vae.norm, "bottleneck": base.vae.bottleneck, "device": device}
+    parameters = read_parameters(root, labels.values.shape[1])
+    return Renders(pictures, labels.values[[row[name] for name in source.names]], [p.name for p in parameters], [p.group for p in parameters])
+
+
+def ceiling(base: Config) -> dict[str, Any]:
+    """The same encoder with a linear head, trained directly on the labels of the renders for as long as stage 1."""
+    faces = renders(base)
+    budget = base.vae.epochs * seconds_an_epoch(base)
+    train = {"channels": base.vae.encoder_channels, "norm": base.vae.norm, "bottleneck": base.vae.bottleneck,
+             "device": str(start_engine(base.run).device)}
     begin = time.perf_counter()
-    train_direct(pictures, targets, epochs=1, log=lambda _: None, **train)
+    train_direct(faces.pictures, faces.targets, epochs=1, log=lambda _: None, **train)
     epochs = max(1, round(budget / (time.perf_counter() - begin)))
     begin = time.perf_counter()
-    truth, predicted = train_direct(pictures, targets, epochs=epochs, **train)
-    parameters = read_parameters(root, targets.shape[1])
-    result = {"recipe": "ceiling", "seed": 0, "epochs": epochs, "test": parameter_metrics(truth, predicted, [p.name for p in parameters], [p.group for p in parameters]),
-              "seconds": {"stage_1": round(time.perf_counter() - begin, 1)}}
-    write_json(stored, result)
-    return result
+    truth, predicted = train_direct(faces.pictures, faces.targets, epochs=epochs, **train)
+    return {"recipe": "ceiling", "seed": 0, "epochs": epochs, "test": parameter_metrics(truth, predicted, faces.names, faces.groups),
+            "seconds": {"stage_1": round(time.perf_counter() - begin, 1)}}
+
+
+def pca(base: Config) -> dict[str, Any]:
+    """Ridge regression on principal components, found by randomised SVD of 8,192 training renders."""
+    faces = renders(base)
+    begin = time.perf_counter()
+    torch.manual_seed(0)
+    train, val, test = (faces.pictures.indices(split) for split in ("train", "val", "test"))
+
+    def pixels(indices: np.ndarray) -> np.ndarray:
+        parts = faces.pictures.batches(np.array_split(indices, -(-len(indices) // 1024)), torch.device("cpu"))
+        return np.concatenate([batch.pictures.flatten(1).numpy() for batch in parts]).astype(np.float32) / 255
+
+    some = torch.from_numpy(pixels(train[:8192]))
+    mean = some.mean(0)
+    components = torch.svd_lowrank(some - mean, q=min(base.vae.latent_dim, len(some)), niter=2)[2].numpy()
+    project = lambda indices: np.concatenate([(pixels(part) - mean.numpy()) @ components for part in np.array_split(indices, -(-len(indices) // 4096))])
+    weights, bias, _ = ridge((project(train), faces.targets[train]), (project(val), faces.targets[val]))
+    predicted = np.clip(project(test) @ weights + bias, 0, 1)
+    return {"recipe": "pca", "seed": 0, "epochs": 0, "test": parameter_metrics(faces.targets[test], predicted, faces.names, faces.groups),
+            "seconds": {"stage_1": round(time.perf_counter() - begin, 1)}}
+
+
+#: What is measured beside the recipes.
+BESIDE: dict[str, Callable[[Config], dict[str, Any]]] = {"pca": pca, "ceiling": ceiling}
+
+
+def once(name: str, base: Config) -> dict[str, Any]:
+    """A measurement beside the recipes, from its file where it was made before."""
+    stored = Path(_FOLDER) / f"{name}.json"
+    if not stored.exists():
+        write_json(stored, BESIDE[name](base))
+    return json.loads(stored.read_text(encoding="utf-8"))
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -166,7 +211,7 @@ def against_the_ceiling(results: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=_ROOT / "configs" / "creator.toml", metavar="FILE")
-    parser.add_argument("--only", nargs="+", choices=(*RECIPES, "ceiling"), metavar="NAME", help=f"of {', '.join(RECIPES)}, ceiling")
+    parser.add_argument("--only", nargs="+", choices=(*RECIPES, *BESIDE), metavar="NAME", help=f"of {', '.join((*RECIPES, *BESIDE))}")
     parser.add_argument("--seeds", type=int, default=3, help=f"seeds of {' and '.join(_SEVERAL_SEEDS)} (default 3); the others run once")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -175,9 +220,9 @@ def main() -> None:
     base = load(options.config)
     ensure_data(base, default_workers())
     results = []
-    for name in options.only or (*RECIPES, "ceiling"):
-        if name == "ceiling":
-            results.append(ceiling(options.config, base))
+    for name in options.only or (*RECIPES, *BESIDE):
+        if name in BESIDE:
+            results.append(once(name, base))
         else:
             results += [run(name, seed, options.config, base) for seed in range(options.seeds if name in _SEVERAL_SEEDS else 1)]
         if options.json:

@@ -3,7 +3,8 @@
     python -m benchmarks.scale [--faces 140000] [--only SCRIPT …] [--json FILE]
 
 Measures memory on a data set of that many tiny pictures, with latents and labels of the real shape (2 × 1,024
-and 205 numbers a face) and narrow convolutions. Needs Linux. Cost growth is a part of benchmarks.speed.
+and 205 numbers a face) and narrow convolutions. Alignment goes on where all but the last 2,000 pictures are done,
+as it knows those then. Needs Linux. Cost growth is a part of benchmarks.speed.
 """
 
 import argparse
@@ -20,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from datasets.creator import write_data_set
+from face_alignment import Record, Row, find_jobs
 from utils.errors import UserError, run_script
 from utils.files import write_json
-from utils.pictures import write_picture
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -117,19 +118,24 @@ def write_shape(folder: Path, count: int) -> None:
     values = np.random.default_rng(0).random((count, 205))
     with open(folder / "faces" / "labels.json", "w", encoding="utf-8") as file:
         file.write("{" + ",\n".join(f'"face_{i:06d}": [{", ".join(f"{v:.4f}" for v in row)}]' for i, row in enumerate(values)) + "}")
-    # Nothing to find in it: what alignment costs beside the detector's own arithmetic.
-    blank = folder / "blank.png"
-    write_picture(blank, np.full((32, 32, 3), 127, np.uint8))
-    (folder / "photos").mkdir()
+
+
+def write_photos(folder: Path, count: int, left: int = 2000) -> None:
+    """Photos by shape, `count` names of a few tiny pictures, all aligned but the last ones."""
+    pictures = sorted((folder / "some" / "images").iterdir())
+    photos, aligned = folder / "photos", folder / "aligned"
+    photos.mkdir(), aligned.mkdir()
     for i in range(count):
-        if i % 50_000 == 0:  # some file systems allow a file only so many names
-            of = folder / f"blank{i}.png"
-            of.write_bytes(blank.read_bytes())
-        os.link(of, folder / "photos" / f"{i:06d}.png")
+        os.link(pictures[i % len(pictures)], photos / f"{i:06d}.png")
+    record = Record(aligned, 256, "one")
+    for job in find_jobs(photos, aligned)[:count - left]:
+        os.link(job.source, job.target)
+        record.add(job, Row(job.file, "ok", 0.9876, tuple(np.random.default_rng(0).random(10))))
+    record.save()
 
 
 def main() -> None:
-    scripts = {"face_alignment.py": ("--input", "photos", "--output", "aligned"), "vae_trainer.py": _SHAPE,
+    scripts = {"face_alignment.py": ("--input", "photos", "--output", "aligned", "--max-unreadable", 1), "vae_trainer.py": _SHAPE,
                "extract_latentvec.py": _SHAPE, "f2p_trainer.py": _SHAPE}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", type=int, default=140_000)
@@ -142,6 +148,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_shape(folder, options.faces)
+        write_photos(folder, options.faces)
         for script in options.only or scripts:
             peak = [0, 0]
 

@@ -1,0 +1,80 @@
+"""The measurements of benchmarks/: closed forms, and what they say of characters whose sliders are known."""
+
+import csv
+import os
+
+import cv2
+import numpy as np
+import pytest
+from tests.conftest import error_of, run_script
+
+from benchmarks.photos import Fitter, compare, is_frontal, ratios, read_frames, spearman
+from benchmarks.scale import memory_of
+from datasets import creator
+from datasets.creator import writer
+from utils.pictures import write_picture
+
+
+@pytest.fixture(scope="module")
+def characters():
+    """Landmarks (6, 68, 2) of characters seen from the front."""
+    return Fitter().landmarks(np.random.default_rng(3).random((6, 54)))
+
+
+def test_ratios_do_not_depend_on_scale_turn_or_place(characters):
+    landmarks = characters.copy()
+    turn = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
+    moved = 2.7 * landmarks @ turn.T + (40, -9)
+    assert len(ratios(landmarks)) == 12
+    for name, values in ratios(landmarks).items():
+        np.testing.assert_allclose(ratios(moved)[name], values, rtol=1e-9, err_msg=name)
+    wide = landmarks * (2, 1)
+    assert (ratios(wide)["face height"] < ratios(landmarks)["face height"]).all()
+    assert (ratios(wide)["eye opening"] < ratios(landmarks)["eye opening"]).all()
+    assert is_frontal(landmarks).all()
+    landmarks[0, 30] = landmarks[0, 0] + 0.3 * (landmarks[0, 16] - landmarks[0, 0])
+    assert not is_frontal(landmarks)[0]
+
+
+def test_spearman_and_its_null():
+    x = np.random.default_rng(0).random(40)
+    assert spearman(x, np.exp(x)) == pytest.approx(1) and spearman(x, -x ** 3) == pytest.approx(-1)
+    assert spearman(np.array([1, 2, 3, 4.0]), np.array([1, 3, 2, 4.0])) == pytest.approx(1 - 6 * 2 / (4 * 15))
+    rng = np.random.default_rng(1)
+    same, other = compare(x, x + 0.01 * rng.random(40), rng), compare(x, rng.random(40), rng)
+    assert same["interval"][0] > 0.9 and same["p"] < 0.01 and 0.15 < same["chance_95"] < 0.4
+    assert other["interval"][0] < 0 < other["interval"][1] and other["p"] > 0.02
+
+
+def test_fitted_sliders_reach_the_landmarks(characters):
+    fitter = Fitter()
+    left = np.abs(fitter.landmarks(fitter.fit(characters)) - characters).mean()
+    assert left < 0.15 * np.abs(fitter.landmarks(np.full((6, 54), 0.5)) - characters).mean()
+
+
+def test_photos_are_measured_over_people_held_out(smoke, tmp_path):
+    """Characters on canvases stand in for photos; an untrained predictor, so only form and ceiling are looked at."""
+    rng, renderer = np.random.default_rng(0), creator.Renderer(256)
+    looks = [writer.face(4, i) for i in range(40)]
+    folder = tmp_path / "photos"
+    rows = []
+    for i, (parameters, look, _) in enumerate(looks):
+        picture, points = renderer.render(parameters[None], [(look,)])
+        shift = rng.uniform(60, 120, 2)
+        matrix = np.array([[0.7, 0, shift[0]], [0, 0.7, shift[1]]])
+        write_picture(folder / "images" / f"p{i}.png", cv2.warpAffine(picture[0, 0], matrix, (400, 400), borderMode=cv2.BORDER_REPLICATE))
+        rows.append([f"p{i}.png", f"person {i}", *(0.7 * points[0] + shift).ravel().round(2)])
+    with open(folder / "landmarks.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["name", "person", *(f"{a}{i}" for i in range(68) for a in "xy")], *rows, ["../../etc/passwd", "nobody", *rows[0][2:]]])
+    assert len(read_frames(folder)) == 40
+    result = run_script("-m", "benchmarks.photos", "--photos", folder, "--run", smoke / "runs" / "smoke", cwd=smoke)
+    lines = result.stdout.splitlines()
+    assert "people not trained on" in lines[0] and lines[-1].startswith("median") and len(lines) == 16
+    assert float(lines[-1].split()[-1]) > 0.6
+    assert "nothing to do" in error_of(run_script("-m", "benchmarks.photos", "--photos", folder, cwd=smoke, check=False))
+
+
+def test_memory_of_this_process():
+    ballast = np.ones(30_000_000)
+    private, resident = memory_of(os.getpid())
+    assert private > ballast.nbytes and resident >= private
