@@ -70,7 +70,8 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
     folder, meta = config.run_folder / "latents", config.run_folder / "latents" / "meta.json"
     sources, splits = root_sources(Path(config.data.root))
     wanted = {"fingerprint": encoder_fingerprint, "image_size": trained.data.image_size, "latent_dim": trained.vae.latent_dim,
-              "precision": config.latents.precision, "creator": creator_settings(Path(config.data.root)), "sources": {part_of(s): source_fingerprint(s) for s in sources}}
+              "precision": config.latents.precision, "creator": creator_settings(Path(config.data.root)),
+              "sources": {part_of(s): source_fingerprint(s) for s in sources}}
     if not restart and _is_finished(meta, wanted):
         print(f"{folder} is finished: it holds the latents of this encoder and these faces. Use --restart to encode them again.")
         return

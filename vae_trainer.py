@@ -11,7 +11,6 @@ vae/checkpoints/{last,best}.pt, vae/tensorboard/ and vae/metrics.json. A run tha
 where it was; a finished one says so and does nothing.
 """
 
-import json
 import math
 import time
 from contextlib import nullcontext

@@ -17,19 +17,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.direct import train_direct
-from datasets.faces import ensure_data, root_sources, vae_pictures
-from datasets.hs_face import read_labels, read_parameters
-from datasets.pictures import Pictures
+from benchmarks.direct import Renders, read_renders, train_direct
+from datasets.faces import ensure_data, vae_pictures
 from utils.config import Config, load
 from utils.errors import UserError, run_script
 from utils.files import write_json
-from utils.metrics import parameter_metrics, ridge
+from utils.metrics import ridge
 from utils.training import start_engine
 from utils.workers import default_workers
 from vae_trainer import Trainer
@@ -109,23 +107,8 @@ def run(name: str, seed: int, path: Path, base: Config) -> dict[str, Any]:
             "seconds": {"stage_1": stage_1["run"]["seconds"], "stage_2": stage_2["run"]["seconds"]}}
 
 
-class Renders(NamedTuple):
-    """The renders of a data set with their labels."""
-
-    pictures: Pictures
-    targets: np.ndarray     #: (N, P)
-    names: list[str]
-    groups: list[str]
-
-
 def renders(base: Config) -> Renders:
-    root = Path(base.data.root)
-    source, split = (of[0] for of in root_sources(root))
-    pictures = Pictures([source], [split], base.data.image_size, Path(base.data.cache or "cache"), default_workers())
-    labels = read_labels(root)
-    row = {name: i for i, name in enumerate(labels.names)}
-    parameters = read_parameters(root, labels.values.shape[1])
-    return Renders(pictures, labels.values[[row[name] for name in source.names]], [p.name for p in parameters], [p.group for p in parameters])
+    return read_renders(Path(base.data.root), base.data.image_size, Path(base.data.cache or "cache"))
 
 
 def ceiling(base: Config) -> dict[str, Any]:
@@ -139,7 +122,7 @@ def ceiling(base: Config) -> dict[str, Any]:
     epochs = max(1, round(budget / (time.perf_counter() - begin)))
     begin = time.perf_counter()
     truth, predicted = train_direct(faces.pictures, faces.targets, epochs=epochs, **train)
-    return {"recipe": "ceiling", "seed": 0, "epochs": epochs, "test": parameter_metrics(truth, predicted, faces.names, faces.groups),
+    return {"recipe": "ceiling", "seed": 0, "epochs": epochs, "test": faces.metrics(truth, predicted),
             "seconds": {"stage_1": round(time.perf_counter() - begin, 1)}}
 
 
@@ -157,10 +140,11 @@ def pca(base: Config) -> dict[str, Any]:
     some = torch.from_numpy(pixels(train[:8192]))
     mean = some.mean(0)
     components = torch.svd_lowrank(some - mean, q=min(base.vae.latent_dim, len(some)), niter=2)[2].numpy()
-    project = lambda indices: np.concatenate([(pixels(part) - mean.numpy()) @ components for part in np.array_split(indices, -(-len(indices) // 4096))])
+    project = lambda indices: np.concatenate([(pixels(part) - mean.numpy()) @ components
+                                              for part in np.array_split(indices, -(-len(indices) // 4096))])
     weights, bias, _ = ridge((project(train), faces.targets[train]), (project(val), faces.targets[val]))
     predicted = np.clip(project(test) @ weights + bias, 0, 1)
-    return {"recipe": "pca", "seed": 0, "epochs": 0, "test": parameter_metrics(faces.targets[test], predicted, faces.names, faces.groups),
+    return {"recipe": "pca", "seed": 0, "epochs": 0, "test": faces.metrics(faces.targets[test], predicted),
             "seconds": {"stage_1": round(time.perf_counter() - begin, 1)}}
 
 

@@ -6,11 +6,11 @@ Says what the pictures hold: a slider that this network cannot recover shows in 
 """
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from datasets.hs_face import find_parts, read_labels, read_parameters, read_splits
+from datasets.faces import creator_version
+from datasets.hs_face import Parameter, find_parts, read_labels, read_parameters, read_splits
 from datasets.pictures import Pictures, Source
 from models.vae import Encoder, stage_count
 from utils.errors import run_script
@@ -39,6 +40,27 @@ class Direct(nn.Module):
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         return self.encoder(pictures)[0]
+
+
+class Renders(NamedTuple):
+    """The labelled renders of a data set."""
+
+    pictures: Pictures
+    targets: np.ndarray         #: (N, P), row i of picture i
+    parameters: list[Parameter]
+
+    def metrics(self, truth: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+        return parameter_metrics(truth, predicted, [p.name for p in self.parameters], [p.group for p in self.parameters])
+
+
+def read_renders(root: Path, image_size: int, cache: Path) -> Renders:
+    """The renders of a data set in the HS_FACE layout that have a label and a split."""
+    images, labels = find_parts(root)["images"], read_labels(root)
+    splits = read_splits(root, labels.names)
+    names = [n for n in labels.names if n in images and n in splits]
+    pictures = Pictures([Source("images", [images[n] for n in names], names)], [[splits[n] for n in names]], image_size, cache, default_workers())
+    row = {n: i for i, n in enumerate(labels.names)}
+    return Renders(pictures, labels.values[[row[n] for n in names]], read_parameters(root, labels.values.shape[1]))
 
 
 def train_direct(pictures: Pictures, targets: np.ndarray, channels: tuple[int, ...], epochs: int, batch_size: int = 64,
@@ -100,26 +122,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(default_workers())
-    images, labels = find_parts(options.data)["images"], read_labels(options.data)
-    parameters = read_parameters(options.data, labels.values.shape[1])
-    splits = read_splits(options.data, labels.names)
-    names = [n for n in labels.names if n in images and n in splits]
-    source = Source("images", [images[n] for n in names], names)
-    pictures = Pictures([source], [[splits[n] for n in names]], options.image_size, options.cache, default_workers())
-    row = {n: i for i, n in enumerate(labels.names)}
-    targets = labels.values[[row[n] for n in names]]
+    faces = read_renders(options.data, options.image_size, options.cache)
     started = time.time()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    truth, predicted = train_direct(pictures, targets, CHANNELS[:stage_count(options.image_size)], options.epochs,
+    truth, predicted = train_direct(faces.pictures, faces.targets, CHANNELS[:stage_count(options.image_size)], options.epochs,
                                     seed=options.seed, device=device)
-    metrics = parameter_metrics(truth, predicted, [p.name for p in parameters], [p.group for p in parameters])
-    manifest = options.data / "creator.json"
-    run = {"image_size": options.image_size, "epochs": options.epochs, "faces": len(names), "test_faces": len(truth),
-           "seconds": round(time.time() - started), "device": device,
-           "creator": json.loads(manifest.read_text())["creator"] if manifest.exists() else None}
+    metrics = faces.metrics(truth, predicted)
+    run = {"image_size": options.image_size, "epochs": options.epochs, "faces": len(faces.targets), "test_faces": len(truth),
+           "seconds": round(time.time() - started), "device": device, "creator": creator_version(options.data)}
     for name, values in sorted(metrics["parameters"].items(), key=lambda item: item[1]["r2"]):
         print(f"{name:28s} R² {values['r2']:.3f}  MAE {values['mae']:.3f}")
-    print(f"mean test R² {metrics['r2']:.4f} over {len(parameters)} parameters ({run})")
+    print(f"mean test R² {metrics['r2']:.4f} over {len(faces.parameters)} parameters ({run})")
     if options.json:
         write_json(options.json, {"test": metrics, "run": run})
 

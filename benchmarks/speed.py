@@ -49,7 +49,8 @@ _REPEATS = 3
 _ROOT = Path(__file__).resolve().parent.parent
 
 
-def row(what: str, against: str, ratio: float | None, wanted: float | None, medians: dict[str, float | str] | None = None, **more: float | str) -> dict[str, Any]:
+def row(what: str, against: str, ratio: float | None, wanted: float | None, medians: dict[str, float | str] | None = None,
+        **more: float | str) -> dict[str, Any]:
     """A row of the table; `wanted` is the least good ratio, None where the figure is only reported."""
     return {"what": what, "against": against, "ratio": None if ratio is None else round(ratio, 3), "wanted": wanted,
             "met": None if ratio is None or wanted is None else ratio >= wanted,
