@@ -78,11 +78,12 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
     if engine.is_main:
         announce(config, "extract_latentvec.py")
         meta.unlink(missing_ok=True)  # until all sets are whole, nothing may take these latents for finished
+    cache = Path(config.data.cache) if config.data.cache else None
+    decoded = [Pictures([source], [split], trained.data.image_size, cache, workers) for source, split in zip(sources, splits)]
     stop = StopRequest()
     counts, unreadable = {}, {}
-    for source, split in zip(sources, splits):
+    for source, pictures in zip(sources, decoded):
         part = part_of(source)
-        pictures = Pictures([source], [split], trained.data.image_size, Path(config.data.cache) if config.data.cache else None, workers)
         listing = folder / f"{part}.unreadable.txt"
         pictures.check_unreadable(config.data.max_unreadable, listing)
         share = _share(len(source.paths), engine)

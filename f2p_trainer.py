@@ -267,7 +267,6 @@ def main() -> None:
             return
         sweep_temporaries(folder / "checkpoints")
         announce(config, "f2p_trainer.py")
-        stop = StopRequest()
         faces = read_latent_set(config.run_folder / "latents", Path(config.data.root), encoder_fingerprint,
                                 config.data.max_unreadable, config.run_folder / "unmatched.txt")
         for split in ("train", "val", "test"):
@@ -284,7 +283,7 @@ def main() -> None:
         if options.restart:
             put_aside(folder / "tensorboard")
         writer = SummaryWriter(folder / "tensorboard", purge_step=trainer.epoch + 1)
-        trainer.run(writer, stop)
+        trainer.run(writer, StopRequest())
         writer.close()
         report(trainer, config)
 

@@ -304,7 +304,6 @@ def main() -> None:
                         f"use a multiple of {engine.world}")
     folder = config.run_folder / "vae"
     with hold(folder, "vae_trainer.py") if engine.is_main else nullcontext():
-        stop = StopRequest()
         found = None if options.restart else checkpoint.load_newest(folder / "checkpoints", "vae")
         finished = folder / "metrics.json"
         if found and found[0]["epoch"] >= config.vae.epochs and finished.exists() and not differences(found[0]["config"], config, _FIXED):
@@ -332,7 +331,7 @@ def main() -> None:
             if options.restart:
                 put_aside(folder / "tensorboard")
             trainer.writer = SummaryWriter(folder / "tensorboard", purge_step=trainer.steps_done + 1)
-        trainer.run(stop)
+        trainer.run(StopRequest())
         report(trainer)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -38,6 +39,8 @@ def run_script(main: Callable[[], None]) -> None:
     Exit status: 0 done, 2 a `UserError` or an operating system's refusal, 130 interrupted.
     """
     threading.excepthook = _told_by_the_main_thread
+    # Asked to end, a script leaves as with Ctrl-C: what is half done is taken away, and workers end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
         sys.stdout.flush()

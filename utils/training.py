@@ -170,7 +170,10 @@ def put_aside(folder: Path) -> None:
 
 
 class StopRequest:
-    """SIGTERM and Ctrl-C ask a loop to save and leave; a second Ctrl-C leaves at once."""
+    """SIGTERM and Ctrl-C ask a loop to save and leave; a second Ctrl-C leaves at once.
+
+    To be made right before a loop that looks at `requested`: until then a script ends where it is.
+    """
 
     def __init__(self) -> None:
         self.requested = False
