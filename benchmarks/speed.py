@@ -127,7 +127,7 @@ class _Clock:
 
 
 def extraction(bench: Bench) -> list[dict[str, Any]]:
-    config, count, batch_size = bench.full, 320, 32
+    config, count = bench.full, 320
     source, split = (of[0] for of in root_sources(bench.faces(count, config.data.image_size)))
     encoder = fold_batch_norm(build_vae(config).encoder.eval()).to(memory_format=torch.channels_last)
     cpu = bench.engine._replace(device=torch.device("cpu"))
@@ -160,12 +160,13 @@ def extraction(bench: Bench) -> list[dict[str, Any]]:
 
     rates = {(size, kind): alone(size, kind) for size in (1, 8, 32) for kind in {torch.float32, dtype}}
     best = max(rates, key=rates.get)
+    batch_size, dtype = best  # latents.batch_size and latents.precision, as a person would set them
     found = medians_of({"original": original, "ours": ours, "alone": lambda: alone(*best)})
     about = {"pictures_per_second": found["ours"], "precision": str(dtype).removeprefix("torch."), "batch": batch_size}
     return [row("extraction at 256 px, full-size encoder, PNG files, CPU", "batch 1, fp32, two processes of one thread",
                 found["ours"] / found["original"], 2.0, **about, against_per_second=found["original"]),
-            row("extraction at 256 px, full-size encoder, PNG files, CPU", "the encoder alone on ready tensors",
-                found["ours"] / found["alone"], 0.9, **about, against_per_second=found["alone"], best_batch=best[0])]
+            row("extraction at 256 px, full-size encoder, PNG files, CPU", "the encoder alone on ready tensors, at its best",
+                found["ours"] / found["alone"], 0.9, **about, against_per_second=found["alone"])]
 
 
 def extraction_on_cuda(bench: Bench) -> list[dict[str, Any]]:
