@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(RUN) -m benchmarks.demo
 
 test: $(VENV)/.installed
-	$(RUN) -m pytest -q -p no:cacheprovider -n 2 --dist loadfile tests
+	$(RUN) -m pytest -q -p no:cacheprovider -n 2 --dist worksteal tests
 
 $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; this is ' + sys.version)"

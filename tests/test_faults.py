@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
@@ -26,7 +25,7 @@ from tests.test_scripts import scalars
 
 from utils import checkpoint
 from utils.arrays import GrowingArray
-from utils.errors import UserError, run_script as run_as_script
+from utils.errors import UserError
 from utils.files import atomic_write, hold
 from utils.pictures import read_rgb, write_picture
 
@@ -290,33 +289,26 @@ def test_mutated_checkpoints_configs_and_labels_give_sentences(smoke, tmp_path):
              f"{refused} refused with a sentence, the others still valid; no other error")
 
 
-def as_nobody(module: ModuleType, arguments: list[object], cwd: Path) -> tuple[int, str]:
-    """Exit status and standard error of a script whose process has given up root.
+#: Imports and reads as root what lies where others may not look (the interpreter, weights), then gives root up.
+_AS_NOBODY = """
+import os, sys, torch
+torch.set_num_threads(1)
+import face_alignment, vae_trainer
+from models.mtcnn import FaceDetector
+from utils.errors import run_script
+FaceDetector()
+if os.geteuid() == 0:
+    os.setgid(65534), os.setuid(65534)
+sys.argv = sys.argv[1:]
+run_script({"face_alignment.py": face_alignment, "vae_trainer.py": vae_trainer}[sys.argv[0]].main)
+"""
 
-    A forked child does it, as the interpreter itself may be closed to other users.
-    """
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        status = 99
-        try:
-            sys.stderr = os.fdopen(writer, "w")
-            sys.argv = list(map(str, arguments))
-            os.chdir(cwd)
-            torch.set_num_threads(1)
-            if os.geteuid() == 0:
-                os.setgid(65534), os.setuid(65534)
-            run_as_script(module.main)
-            status = 0
-        except SystemExit as leave:
-            status = int(leave.code or 0)
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        told = pipe.read()
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), told
+
+def as_nobody(*arguments: object, cwd: Path) -> tuple[int, str]:
+    """Exit status and standard error of a script that an unprivileged user runs."""
+    result = subprocess.run([sys.executable, "-c", _AS_NOBODY, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120,
+                            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    return result.returncode, result.stderr
 
 
 @pytest.fixture
@@ -331,23 +323,21 @@ def open_folder(smoke):
         yield folder
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="needs users")
 def test_unwritable_folders_and_unreadable_files_get_a_sentence(open_folder):
-    import face_alignment
-    import vae_trainer
     closed = open_folder / "closed"
     align = ["face_alignment.py", "--workers", 1, "--input", open_folder / "a.png", "--output"]
     train = ["vae_trainer.py", *SMOKE, "--set", "data.creator_count=0", "--set", "data.root=", "--set", f"data.folders=[\"{open_folder}\"]"]
-    for module, arguments in ((face_alignment, [*align, closed / "out"]), (vae_trainer, [*train, "--set", f"run.folder={closed}"])):
-        status, told = as_nobody(module, arguments, open_folder)
+    for arguments in ([*align, closed / "out"], [*train, "--set", f"run.folder={closed}"]):
+        status, told = as_nobody(*arguments, cwd=open_folder)
         assert status == 2 and "permission is missing" in told and "Traceback" not in told
     os.chmod(open_folder / "b.png", 0)
     several = ["face_alignment.py", "--workers", 1, "--input", open_folder, "--output", open_folder / "out"]
-    status, told = as_nobody(face_alignment, several, open_folder)
+    status, told = as_nobody(*several, cwd=open_folder)
     assert status == 2 and "1 of 2 pictures cannot be read (50.0%" in told
     assert "b.png" in (open_folder / "out" / "unreadable.txt").read_text()
     os.chmod(open_folder / "b.png", 0o644)  # what could not be read is tried again
-    status, told = as_nobody(face_alignment, several, open_folder)
+    status, told = as_nobody(*several, cwd=open_folder)
     assert status == 0 and not (open_folder / "out" / "unreadable.txt").exists()
 
 
