@@ -55,7 +55,7 @@ def test_fitted_sliders_reach_the_landmarks(characters):
 def test_photos_are_measured_over_people_held_out(smoke, tmp_path):
     """Characters on canvases stand in for photos; an untrained predictor, so only form and ceiling are looked at."""
     rng, renderer = np.random.default_rng(0), creator.Renderer(256)
-    looks = [writer.face(4, i) for i in range(40)]
+    looks = [writer.face(4, i) for i in range(32)]
     folder = tmp_path / "photos"
     rows = []
     for i, (parameters, look, _) in enumerate(looks):
@@ -66,7 +66,7 @@ def test_photos_are_measured_over_people_held_out(smoke, tmp_path):
         rows.append([f"p{i}.png", f"person {i}", *(0.7 * points[0] + shift).ravel().round(2)])
     with open(folder / "landmarks.csv", "w", newline="") as file:
         csv.writer(file).writerows([["name", "person", *(f"{a}{i}" for i in range(68) for a in "xy")], *rows, ["../../etc/passwd", "nobody", *rows[0][2:]]])
-    assert len(read_frames(folder)) == 40
+    assert len(read_frames(folder)) == 32
     result = run_script("-m", "benchmarks.photos", "--photos", folder, "--run", smoke / "runs" / "smoke", cwd=smoke)
     lines = result.stdout.splitlines()
     assert "people not trained on" in lines[0] and lines[-1].startswith("median") and len(lines) == 16
