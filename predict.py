@@ -6,7 +6,8 @@
 
 Aligns the photo, encodes it, reads the parameters off its latent. Writes STEM.json (for each parameter
 its value from 0 to 1, its value in the game, and its R² on test faces: how far to trust it) and STEM.png
-(photo, aligned face, reconstruction and, where the run learned the embedded creator, the character).
+(photo, aligned face, reconstruction and, where the run learned the embedded creator, the character). What
+cannot be read is listed in unreadable.txt beside them.
 """
 
 import argparse

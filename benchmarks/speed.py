@@ -2,7 +2,8 @@
 
     python -m benchmarks.speed [--only NAME …] [--photos DIR] [--json FILE]
 
-Each comparison alternates between the two sides and gives medians; warm-up is left out. Everything runs on
+Comparisons alternate between their sides and give medians; warm-up is left out. Only whole epochs of stage 2 are
+trained once on each side. Everything runs on
 data that the creator makes and on untrained networks of the real size: speed does not depend on weights.
 Rows that need a CUDA device, or photos, say "not measured" where there are none. See also benchmarks.scale.
 """
