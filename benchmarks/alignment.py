@@ -10,11 +10,32 @@ by the transform of the detected points and by that of the true ones. Their mean
 import argparse
 import csv
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from utils.alignment import alignment_transform, five_points, transform_points
-from utils.errors import run_script
+from utils.errors import UserError, run_script
+
+
+class Annotation(NamedTuple):
+    """A row of landmarks.csv."""
+
+    person: str | None      #: None where the table has no such column
+    landmarks: np.ndarray   #: (68, 2) in the picture's pixels
+
+
+def read_annotations(photos: Path) -> dict[str, Annotation]:
+    """Picture name → annotation, of PHOTOS/landmarks.csv. Raises UserError where that is missing or something else."""
+    table = photos / "landmarks.csv"
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            return {row["name"]: Annotation(row.get("person"), np.array([[float(row[f"{axis}{i}"]) for axis in "xy"] for i in range(68)]))
+                    for row in csv.DictReader(file)}
+    except OSError as error:
+        raise UserError(f"cannot read {table}: {error.strerror}; expected images/ and landmarks.csv in --photos") from None
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"{table} is not as expected (name, person, x0, y0 … x67, y67): {error}") from None
 
 
 def main() -> None:
@@ -22,15 +43,14 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--aligned", type=Path, required=True)
     options = parser.parse_args()
-    with open(options.photos / "landmarks.csv", newline="", encoding="utf-8") as file:
-        truth = {row["name"]: np.array([[float(row[f"x{i}"]), float(row[f"y{i}"])] for i in range(68)]) for row in csv.DictReader(file)}
+    truth = read_annotations(options.photos)
     with open(options.aligned / "alignment.csv", newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["file"] in truth]
     errors = []
     for row in rows:
         if row["status"] != "ok":
             continue
-        points = five_points(truth[row["file"]])
+        points = five_points(truth[row["file"]].landmarks)
         found = np.array([[float(row[f"x{i}"]), float(row[f"y{i}"])] for i in range(5)])
         errors.append(np.linalg.norm(transform_points(alignment_transform(found, 256), points)
                                      - transform_points(alignment_transform(points, 256), points), axis=1).mean())

@@ -14,7 +14,6 @@ fitted to the photo's landmarks themselves.
 """
 
 import argparse
-import csv
 import hashlib
 import shutil
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.alignment import read_annotations
 from datasets.creator import NAMES, Renderer, looks
 from models.mtcnn import FaceDetector
 from predict import Predictor, align_photo
@@ -83,20 +83,14 @@ def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def read_frames(photos: Path) -> list[Frame]:
     """Frames whose picture and landmarks are both there. Pictures are looked for on disk: no name of the table is opened."""
-    table = photos / "landmarks.csv"
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            known = {row["name"]: (row["person"], np.array([[float(row[f"{axis}{i}"]) for axis in "xy"] for i in range(68)]))
-                     for row in csv.DictReader(file)}
-    except OSError as error:
-        raise UserError(f"cannot read {table}: {error.strerror}; expected images/ and landmarks.csv in --photos") from None
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{table} is not as expected (name, person, x0, y0 … x67, y67): {error}") from None
+    known = read_annotations(photos)
+    if any(annotation.person is None for annotation in known.values()):
+        raise UserError(f"{photos / 'landmarks.csv'} is not as expected (name, person, x0, y0 … x67, y67): it names no person")
     folder = photos / "images"
     paths = find_pictures(folder) if folder.is_dir() else []
     frames = [Frame(path, *known[path.name]) for path in paths if path.name in known]
     if not frames:
-        raise UserError(f"no picture in {folder} has landmarks in {table}")
+        raise UserError(f"no picture in {folder} has landmarks in {photos / 'landmarks.csv'}")
     return frames
 
 
