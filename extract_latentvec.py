@@ -10,6 +10,7 @@ NAME of each row) and meta.json. Stopped and started again it goes on; finished 
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from datasets.faces import creator_settings, ensure_data, root_sources
-from datasets.pictures import Pictures, Source, source_fingerprint
+from datasets.pictures import Batch, Pictures, Source, source_fingerprint
 from models.build import load_encoder
 from models.vae import Encoder, fold_batch_norm
 from utils.arrays import GrowingArray
@@ -27,13 +28,37 @@ from utils.errors import Interrupted, UserError, run_script
 from utils.files import atomic_write, hold, write_json, write_text
 from utils.progress import progress
 from utils.training import (Engine, StopRequest, announce, as_input, choose_dtype, decode_workers, parse_arguments, start_engine)
+from utils.workers import map_in_threads
 
 _COMMIT_EVERY = 4096
 
 
-@torch.inference_mode()
-def encode_source(encoder: Encoder, pictures: Pictures, share: range, growing: GrowingArray, dtype: torch.dtype,
-                  engine: Engine, batch_size: int, stop: StopRequest, title: str) -> list[str]:
+def encode(encoder: Encoder, batch: Batch) -> np.ndarray:
+    """Latents [mu | logvar] of a batch, (B, 2·latent_dim) float32."""
+    with torch.inference_mode():
+        return torch.cat(encoder(as_input(batch.pictures)), 1).cpu().numpy()
+
+
+def encode_batches(encoder: Encoder, pictures: Pictures, chunks: Sequence[Sequence[int]], device: torch.device) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Latents of each chunk of pictures, in order, with the batch that they were made of.
+
+    A GPU is fed by decoding processes. On a CPU every core decodes and encodes chunks of its own in one thread:
+    cores that share the work of one batch would wait for each other, and for the decoding, at every layer.
+    """
+    if device.type == "cuda":
+        for batch in pictures.batches(chunks, device):
+            yield encode(encoder, batch), batch
+        return
+
+    def work(chunk: Sequence[int]) -> tuple[np.ndarray, Batch]:
+        batch = pictures.read(chunk)
+        return encode(encoder, batch), batch
+
+    yield from map_in_threads(work, chunks, torch.get_num_threads(), torch.set_num_threads, (1,))
+
+
+def encode_source(encoder: Encoder, pictures: Pictures, share: range, growing: GrowingArray, engine: Engine, batch_size: int,
+                  stop: StopRequest, title: str) -> list[str]:
     """Append the latents of a share of pictures to an array, going on where it stands.
 
     Returns:
@@ -45,10 +70,8 @@ def encode_source(encoder: Encoder, pictures: Pictures, share: range, growing: G
     chunks = [range(i, min(i + batch_size, todo.stop)) for i in range(todo.start, todo.stop, batch_size)]
     committed = growing.rows
     with progress(total=len(share), initial=done, desc=f"encoding {title}", unit="face", disable=not engine.is_main) as bar:
-        for chunk, batch in zip(chunks, pictures.batches(chunks, engine.device)):
-            with torch.autocast(engine.device.type, dtype, enabled=dtype != torch.float32):
-                mu, logvar = encoder(as_input(batch.pictures))
-            growing.append(torch.cat([mu, logvar], 1).float().cpu().numpy())
+        for chunk, (latents, batch) in zip(chunks, encode_batches(encoder, pictures, chunks, engine.device)):
+            growing.append(latents)
             bad += [source.names[i] for i, _ in batch.unreadable]
             done += len(chunk)
             bar.update(len(chunk))
@@ -64,8 +87,8 @@ def encode_source(encoder: Encoder, pictures: Pictures, share: range, growing: G
 
 def extract(config: Config, engine: Engine, restart: bool) -> None:
     encoder, trained, encoder_fingerprint = load_encoder(config)
-    encoder = fold_batch_norm(encoder).to(engine.device, memory_format=torch.channels_last)
     dtype = choose_dtype(config.latents.precision, engine.device)
+    encoder = fold_batch_norm(encoder).to(engine.device, dtype, memory_format=torch.channels_last)
     workers = decode_workers(config.data.workers)
     folder, meta = config.run_folder / "latents", config.run_folder / "latents" / "meta.json"
     sources, splits = root_sources(Path(config.data.root))
@@ -89,7 +112,7 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
         share = _share(len(source.paths), engine)
         growing = GrowingArray(folder / f"{part}.rank{engine.rank}.npy", len(share), (2 * trained.vae.latent_dim,), "f4",
                                json.dumps([wanted["fingerprint"], wanted["precision"], wanted["sources"][part], share.start, share.stop]))
-        encode_source(encoder, pictures, share, growing, dtype, engine, config.latents.batch_size, stop, source.title)
+        encode_source(encoder, pictures, share, growing, engine, config.latents.batch_size, stop, source.title)
         bad = growing.note["unreadable"]
         growing.finish()
         write_text(folder / f"{part}.rank{engine.rank}.txt", "\n".join(bad))

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from datasets.faces import ensure_data, vae_pictures
 from datasets.pictures import Batch, Pictures
 from models.build import build_vae
-from models.perceptual import LPIPS, laplacian_pyramid_distance
+from models.perceptual import LPIPS, feature_weights, laplacian_pyramid_distance
 from models.vae import VAE, VAEOutput, kl_divergence, reparameterise
 from utils import checkpoint
 from utils.config import Config, VAEConfig, differences
@@ -36,6 +36,7 @@ from utils.errors import UserError, run_script
 from utils.figures import picture_grid
 from utils.files import hold, sweep_temporaries, write_json
 from utils.metrics import psnr
+from utils.muon import Muon
 from utils.progress import progress
 from utils.training import (Engine, StopRequest, announce, as_input, compiled, decode_workers, epoch_order, noise_for,
                             parse_arguments, put_aside, seed_everything, start_engine)
@@ -43,7 +44,7 @@ from utils.training import (Engine, StopRequest, announce, as_input, compiled, d
 #: Settings that must not change within a run: they decide the network, the data order or the objective.
 _FIXED = ("run.seed", "data.root", "data.folders", "data.image_size", "data.use_aug",
           *(f"vae.{key}" for key in ("encoder_channels", "decoder_channels", "latent_dim", "bottleneck", "spatial", "norm",
-                                     "kl_weight", "kl_warmup_epochs", "mse_weight", "lpips_weight", "pyramid_weight", "batch_size",
+                                     "kl_weight", "kl_warmup_epochs", "mse_weight", "lpips_weight", "pyramid_weight", "feature_weight", "batch_size",
                                      "optimizer", "learning_rate", "weight_decay", "schedule", "lr_decay",
                                      "warmup_steps", "clip_norm")))
 
@@ -52,13 +53,17 @@ _VALIDATION_EPOCH = 2 ** 31 - 1
 
 
 def loss_terms(output: VAEOutput, pictures: Tensor, settings: VAEConfig, perceptual: LPIPS | None) -> dict[str, Tensor]:
-    """The terms of the objective, unweighted: KL summed over dimensions and averaged over faces, the others means."""
+    """The terms of the objective, unweighted: KL summed over dimensions and averaged over faces, the others means.
+
+    Squared error and pyramid weigh each place of the picture by `feature_weights`.
+    """
+    weights = feature_weights(pictures.shape[-1], settings.feature_weight, pictures.device)
     terms = {"kl": kl_divergence(output.mu, output.logvar).sum(1).mean(),
-             "mse": F.mse_loss(output.reconstruction, pictures)}
+             "mse": ((output.reconstruction - pictures).square() * weights).mean()}
     if perceptual is not None:
         terms["lpips"] = perceptual(pictures, output.reconstruction)
     if settings.pyramid_weight:
-        terms["pyramid"] = laplacian_pyramid_distance(pictures, output.reconstruction)
+        terms["pyramid"] = laplacian_pyramid_distance(pictures, output.reconstruction, weights)
     return terms
 
 
@@ -67,6 +72,14 @@ def total_loss(terms: dict[str, Tensor], settings: VAEConfig, kl_share: float = 
     weights = {"kl": settings.kl_weight * kl_share, "mse": settings.mse_weight, "lpips": settings.lpips_weight,
                "pyramid": settings.pyramid_weight}
     return sum(weights[name] * term for name, term in terms.items())
+
+
+def build_optimizer(model: nn.Module, settings: VAEConfig) -> torch.optim.Optimizer:
+    if settings.optimizer == "muon":
+        return Muon(model, settings.learning_rate, settings.weight_decay)
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    fused = next(model.parameters()).device.type in ("cuda", "cpu")
+    return kind(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
 
 
 def learning_rate(step: int, steps_an_epoch: int, settings: VAEConfig) -> float:
@@ -95,9 +108,7 @@ class Trainer:
             self.network = DistributedDataParallel(
                 self.model, device_ids=[engine.device.index] if engine.device.type == "cuda" else None)
         self.network = compiled(self.network, config.run.compile)
-        kind = torch.optim.Adam if self.settings.optimizer == "adam" else torch.optim.AdamW
-        self.optimizer = kind(self.model.parameters(), self.settings.learning_rate,
-                              weight_decay=self.settings.weight_decay, fused=engine.device.type in ("cuda", "cpu"))
+        self.optimizer = build_optimizer(self.model, self.settings)
         self.scaler = torch.amp.GradScaler(engine.device.type, enabled=engine.dtype == torch.float16)
         self.perceptual = LPIPS().to(engine.device) if self.settings.lpips_weight else None
         self.train, self.val = pictures.indices("train"), pictures.indices("val")

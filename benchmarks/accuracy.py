@@ -37,18 +37,21 @@ _FOLDER = "runs/accuracy"
 
 #: Settings of the original's recipe at any image size; LPIPS is left out, as its weights cannot be had everywhere.
 _ORIGINAL = ("vae.latent_dim=1024", "vae.spatial=false", "vae.bottleneck=4", "vae.kl_weight=0.00025", "vae.mse_weight=100", "vae.pyramid_weight=0",
-             "vae.optimizer=adam", "vae.learning_rate=1e-4", "vae.schedule=exponential", "vae.lr_decay=0.95", "vae.warmup_steps=0",
+             "vae.feature_weight=1", "vae.optimizer=adam", "vae.learning_rate=1e-4", "vae.schedule=exponential", "vae.lr_decay=0.95", "vae.warmup_steps=0",
              "vae.clip_norm=0", "vae.batch_size=32", "f2p.layers=4", "f2p.width=1024", "f2p.linear_start=false", "f2p.dropout=0",
              "f2p.posterior_noise=0", "f2p.aug_prob=0", "f2p.batch_size=32", "f2p.learning_rate=1e-4", "f2p.weight_decay=0.01")
 
 RECIPES: dict[str, tuple[str, ...]] = {
     "final": (),
     "original": _ORIGINAL,
+    "adamw": ("vae.optimizer=adamw",),
+    "all_places_alike": ("vae.feature_weight=1",),
     "no_pyramid": ("vae.pyramid_weight=0",),
     "group_norm": ("vae.norm=group",),
+    "less_kl": ("vae.kl_weight=0.00005",),
     "more_kl": ("vae.kl_weight=0.0025",),
     "kl_warmup": ("vae.kl_weight=0.0025", "vae.kl_warmup_epochs=3"),
-    "wide_latent": ("vae.latent_dim=1024",),
+    "half_latent": ("vae.latent_dim=512",),
     "images_only": ("data.use_aug=false", "f2p.aug_prob=0"),
     "from_scratch": ("f2p.linear_start=false",),
     "mu_only": ("f2p.use_logvar=false",),
@@ -116,7 +119,7 @@ def ceiling(base: Config) -> dict[str, Any]:
     faces = renders(base)
     budget = base.vae.epochs * seconds_an_epoch(base)
     train = {"channels": base.vae.encoder_channels, "norm": base.vae.norm, "bottleneck": base.vae.bottleneck,
-             "device": str(start_engine(base.run).device)}
+             "optimizer": "muon" if base.vae.optimizer == "muon" else "adamw", "device": str(start_engine(base.run).device)}
     begin = time.perf_counter()
     train_direct(faces.pictures, faces.targets, epochs=1, log=lambda _: None, **train)
     epochs = max(1, round(budget / (time.perf_counter() - begin)))

@@ -25,6 +25,7 @@ from models.vae import Encoder, stage_count
 from utils.errors import run_script
 from utils.files import write_json
 from utils.metrics import parameter_metrics
+from utils.muon import Muon
 from utils.training import choose_dtype
 from utils.workers import default_workers
 
@@ -65,7 +66,7 @@ def read_renders(root: Path, image_size: int, cache: Path) -> Renders:
 
 def train_direct(pictures: Pictures, targets: np.ndarray, channels: tuple[int, ...], epochs: int, batch_size: int = 64,
                  learning_rate: float = 2e-3, norm: str = "batch", bottleneck: int = 4, seed: int = 0, device: str = "cpu",
-                 log: Callable[[str], None] = print) -> tuple[np.ndarray, np.ndarray]:
+                 optimizer: str = "adamw", log: Callable[[str], None] = print) -> tuple[np.ndarray, np.ndarray]:
     """Train on split "train" of pictures with targets (N, P); return test targets and predictions."""
     torch.manual_seed(seed)
     device = torch.device(device)
@@ -73,10 +74,10 @@ def train_direct(pictures: Pictures, targets: np.ndarray, channels: tuple[int, .
     autocast = lambda: torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
     mean = targets[pictures.split == "train"].mean(0)
     model = Direct(pictures.size, channels, targets.shape[1], norm, bottleneck).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.02)
+    updates = Muon(model, learning_rate, 0.02) if optimizer == "muon" else torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.02)
     train = pictures.indices("train")
     steps = epochs * (len(train) // batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(updates, learning_rate, steps, pct_start=0.1)
     labels = torch.from_numpy((targets - mean).astype(np.float32))
 
     def predict(split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -98,10 +99,10 @@ def train_direct(pictures: Pictures, targets: np.ndarray, channels: tuple[int, .
             with autocast():
                 answer = model((seen.float() / 255).contiguous(memory_format=torch.channels_last))
             loss = F.mse_loss(answer.float(), labels[batch.indices].to(device))
-            optimizer.zero_grad()
+            updates.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            updates.step()
             schedule.step()
             total += loss.item()
         truth, guess = predict("val")
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/creator"))
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="muon")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=Path("cache"))
     parser.add_argument("--json", type=Path)
@@ -126,9 +128,9 @@ def main() -> None:
     started = time.time()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     truth, predicted = train_direct(faces.pictures, faces.targets, CHANNELS[:stage_count(options.image_size)], options.epochs,
-                                    seed=options.seed, device=device)
+                                    seed=options.seed, device=device, optimizer=options.optimizer)
     metrics = faces.metrics(truth, predicted)
-    run = {"image_size": options.image_size, "epochs": options.epochs, "faces": len(faces.targets), "test_faces": len(truth),
+    run = {"image_size": options.image_size, "epochs": options.epochs, "faces": len(faces.targets), "test_faces": len(truth), "optimizer": options.optimizer,
            "seconds": round(time.time() - started), "device": device, "creator": creator_version(options.data)}
     for name, values in sorted(metrics["parameters"].items(), key=lambda item: item[1]["r2"]):
         print(f"{name:28s} R² {values['r2']:.3f}  MAE {values['mae']:.3f}")

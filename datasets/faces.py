@@ -29,9 +29,9 @@ def ensure_data(config: Config, workers: int) -> None:
         raise UserError(f"{root} was written by version {version} of the creator, this is version {VERSION}. "
                         "Delete the folder to have it written again, or choose another data.root")
     if not (root / "labels.json").exists():
-        print(f"{root} is not there yet: the embedded creator writes {data.creator_count} faces with their photo-like variants.",
-              flush=True)
-        write_data_set(root, data.creator_count, data.creator_seed, data.image_size, True, workers)
+        print(f"{root} is not there yet: the embedded creator writes {data.creator_count} faces"
+              f"{' with their photo-like variants' if data.use_aug else ''}.", flush=True)
+        write_data_set(root, data.creator_count, data.creator_seed, data.image_size, data.use_aug, workers)
 
 
 def creator_settings(root: Path) -> dict[str, Any] | None:

@@ -139,6 +139,12 @@ class Pictures:
             self.unreadable.update(batch.unreadable)
             yield batch
 
+    def read(self, indices: Sequence[int]) -> Batch:
+        """One batch, decoded here and now, its pictures (B, 3, S, S) uint8; may be called by several threads at once."""
+        batch = self.dataset.__getitems__(list(indices))
+        self.unreadable.update(batch.unreadable)
+        return batch._replace(pictures=batch.pictures.permute(0, 3, 1, 2))
+
     def check_unreadable(self, most: float, listing: Path) -> None:
         """List unreadable pictures in a file; raise UserError where they are more than a share `most`."""
         reasons = {str(self.paths[i]): reason for i, reason in sorted(self.unreadable.items())}

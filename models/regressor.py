@@ -37,13 +37,16 @@ class Regressor(nn.Module):
     def fit_standardisation(self, *sets: Tensor) -> None:
         """Take mean and standard deviation (2·D,) from the training latents, one or more sets (N, 2·D).
 
-        A dimension that hardly varies carries nothing; it is centred and not blown up.
+        A mu is divided by the deviation of the latents drawn from it, √(var(mu) + mean(exp(logvar))): a dimension that the
+        VAE does not use, whose mu hardly varies in its wide posterior, stays small instead of being blown up to noise.
         """
         count = sum(map(len, sets))
         mean = sum(latents.sum(0, dtype=torch.float64) for latents in sets) / count
-        # A block at a time: a whole set in double precision would be twice its size.
-        square = sum((block - mean).square().sum(0) for latents in sets for block in latents.split(8192))
-        std = (square / count).sqrt()
+        variance = torch.zeros_like(mean)
+        for block in (block for latents in sets for block in latents.split(8192)):  # a whole set in double precision would be twice its size
+            variance += (block - mean).square().sum(0) / count
+            variance[:self.latent_dim] += block[:, self.latent_dim:].exp().sum(0, dtype=torch.float64) / count
+        std = variance.sqrt()
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std < 1e-6 * (1 + mean.abs()), torch.ones_like(std), std))
 
@@ -66,7 +69,7 @@ class Regressor(nn.Module):
     def distance(self, latents: Tensor) -> Tensor:
         """How far faces lie from those of training: (N, 2·D) → (N,), root mean square of standardised mu.
 
-        About 1 for a face like those of training.
+        About 1 or below for a face like those of training.
         """
         z = ((latents - self.mean) / self.std)[:, :self.latent_dim]
         return z.square().mean(1).sqrt()

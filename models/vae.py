@@ -96,7 +96,8 @@ class Encoder(nn.Module):
                                 else nn.Linear(channels[-1] * bottleneck ** 2, 2 * latent_dim))
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.stages(pictures * 2 - 1)
+        # Weights of lower precision take their pictures so too, but only after they are scaled.
+        features = self.stages((pictures * 2 - 1).to(self.head.weight.dtype))
         if not self.spatial:
             features = features.flatten(1)
         mu, logvar = self.head(features).float().chunk(2, 1)

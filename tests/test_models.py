@@ -8,10 +8,12 @@ import torch
 from torch.distributions import Normal, kl_divergence as torch_kl
 
 from models.mtcnn import FaceDetector, ONet, PNet, RNet, _load_known
-from models.perceptual import LPIPS, laplacian_pyramid_distance
+from models.perceptual import LPIPS, feature_weights, laplacian_pyramid_distance
 from models.regressor import Regressor
 from models.vae import VAE, Encoder, fold_batch_norm, kl_divergence, reparameterise, stage_count
+from utils.alignment import TEMPLATE
 from utils.errors import UserError
+from utils.muon import Muon, orthogonalise
 
 FULL = ((64, 128, 256, 512, 512, 512), (256, 128, 128, 128, 64, 32))
 
@@ -86,7 +88,7 @@ def test_folded_encoder_computes_the_same():
 
 
 def test_regressor_standardises_inside():
-    latents = torch.randn(500, 8) * torch.tensor([10.0, 0.1, 1, 1, 1, 1, 1, 0]) + 3
+    latents = torch.randn(500, 8) * torch.tensor([10.0, 0.1, 1, 1, 1, 1, 1, 0]) + torch.tensor([3.0, 3, 3, 3, -9, -9, -9, -9])
     model = Regressor(4, 3, layers=2, width=16)
     model.fit_standardisation(latents)
     clone = Regressor(4, 3, layers=2, width=16)
@@ -96,6 +98,11 @@ def test_regressor_standardises_inside():
     assert 0.8 < model.distance(latents).mean() < 1.1
     model(latents).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+    unused = latents.clone()
+    unused[:, 0] *= 1e-4  # a mu that hardly varies …
+    unused[:, 4] = 0      # … in a posterior as wide as the prior
+    model.fit_standardisation(unused)
+    assert model.std[0] == pytest.approx(1, rel=0.01) and model.std[1] == pytest.approx(latents[:, 1].std().item(), rel=0.05)
     only_mu = Regressor(4, 3, 2, 16, use_logvar=False)
     moved = latents.clone()
     moved[:, 4:] += 5
@@ -103,13 +110,53 @@ def test_regressor_standardises_inside():
 
 
 def test_pyramid_distance_sees_what_is_fine():
+    alike = feature_weights(32, 1.0)
     smooth = torch.zeros(1, 3, 32, 32)
-    assert laplacian_pyramid_distance(smooth, smooth) == 0
+    assert laplacian_pyramid_distance(smooth, smooth, alike) == 0
     dot = smooth.clone()
     dot[..., 16, 16] = 1
-    assert laplacian_pyramid_distance(smooth, dot) > 2 * (dot - smooth).abs().mean() / 4
-    # A constant shift is only in the coarsest of four levels.
-    torch.testing.assert_close(laplacian_pyramid_distance(smooth, smooth + 0.4), torch.tensor(0.1))
+    assert laplacian_pyramid_distance(smooth, dot, alike) > 2 * (dot - smooth).abs().mean() / 4
+    # A constant shift is only in the coarsest of four levels, whatever the weights.
+    for weights in (alike, feature_weights(32, 10.0)):
+        torch.testing.assert_close(laplacian_pyramid_distance(smooth, smooth + 0.4, weights), torch.tensor(0.1))
+
+
+def test_feature_weights_follow_the_template():
+    assert torch.equal(feature_weights(64, 1.0), torch.ones(1, 1, 64, 64))
+    weights = feature_weights(64, 10.0)[0, 0]
+    assert weights.mean() == pytest.approx(1) and weights[0, 0] == pytest.approx(weights.max().item() / 10, rel=0.1)
+    for x, y in TEMPLATE / 4:
+        assert weights[int(y), int(x)] > 0.95 * weights.max()
+
+
+def test_orthogonalised_matrices_have_equal_singular_values():
+    torch.manual_seed(0)
+    for shape in ((24, 60), (60, 24)):
+        u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+        matrix = u * torch.logspace(0, -1.5, 24) @ v  # the faintest direction 30 times fainter than the strongest
+        values = torch.linalg.svdvals(orthogonalise(matrix))
+        assert 0.6 < values.min() and values.max() < 1.3
+        assert (orthogonalise(matrix) * (u @ v)).sum() > 0.95 * 24 ** 0.5 * orthogonalise(matrix).norm()
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Conv2d(8, 8, 1, bias=False), torch.nn.ConvTranspose2d(8, 8, 1, bias=False)])
+def test_muon_moves_faint_directions_as_far_as_strong_ones(layer):
+    """A linear law whose input directions, not the coordinates, differ 1,000 times in variance."""
+    torch.manual_seed(0)
+    directions, law = (torch.linalg.qr(torch.randn(8, 8)).Q for _ in range(2))
+    inputs = (torch.randn(512, 8) * torch.logspace(0, -1.5, 8)) @ directions.T
+    optimizer, before = Muon(layer, lr=0.01), layer.weight.detach().clone()
+    (layer(inputs[..., None, None])[..., 0, 0] - inputs @ law).square().mean().backward()
+    optimizer.step()
+
+    def reach(change: torch.Tensor) -> torch.Tensor:
+        matrix = change[..., 0, 0] if isinstance(layer, torch.nn.ConvTranspose2d) else change[..., 0, 0].T  # (in, out)
+        return (directions.T @ matrix).norm(dim=1)
+
+    strong_to_faint, of_gradient = reach(layer.weight.detach() - before), reach(layer.weight.grad)
+    assert of_gradient.max() > 100 * of_gradient.min() and strong_to_faint.max() < 2 * strong_to_faint.min()
+    # An update is as large as AdamW's: 0.2 of the learning rate, root mean square.
+    assert (layer.weight.detach() - before).square().mean().sqrt() == pytest.approx(0.2 * 0.01, rel=0.3)
 
 
 def test_lpips_without_its_weights_says_what_to_do(monkeypatch, tmp_path):

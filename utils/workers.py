@@ -1,11 +1,12 @@
-"""Worker processes that leave when their parent does, and use one thread each."""
+"""Workers that use one thread each: processes that leave when their parent does, and threads."""
 
 import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from typing import Any
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -49,6 +50,27 @@ def map_unordered(function: Callable[[Any], Any], tasks: Iterable[Any], workers:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+def map_in_threads(function: Callable[[Any], Any], tasks: Iterable[Any], workers: int,
+                   initializer: Callable[..., None], arguments: tuple = ()) -> Iterator[Any]:
+    """Yield `function(task)` for all tasks, in their order, worked out by threads of this process.
+
+    For work that spends its time in PyTorch, OpenCV and the like, which let other threads run meanwhile.
+    `initializer(*arguments)` runs once in each thread. Only a few tasks wait at a time.
+    """
+    pending: deque[Future] = deque()
+    with ThreadPoolExecutor(workers, initializer=initializer, initargs=arguments) as pool:
+        try:
+            for task in tasks:
+                pending.append(pool.submit(function, task))
+                if len(pending) > 2 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def _start_worker(initializer: Callable[..., None], arguments: tuple) -> None:
