@@ -46,10 +46,20 @@ def map_unordered(function: Callable[[Any], Any], tasks: Iterable[Any], workers:
                 for future in finished:
                     yield future.result()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            _end(pool)
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Wait for a pool's processes to finish what they are at, undisturbed: a second Ctrl-C or SIGTERM in the middle of
+    this would leave them, and so this process, waiting for ever."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)} if in_main_thread else {}
+    pool.shutdown(wait=True, cancel_futures=True)
+    for number, handler in before.items():
+        signal.signal(number, handler or signal.SIG_DFL)
 
 
 def map_in_threads(function: Callable[[Any], Any], tasks: Iterable[Any], workers: int,
