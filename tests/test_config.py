@@ -68,6 +68,9 @@ def test_overrides():
         with pytest.raises(UserError):
             load(ROOT / "configs" / "smoke.toml", [wrong])
     assert differences(config.as_dict(), load(ROOT / "configs" / "smoke.toml"), ("vae.epochs", "vae.norm")) == ["vae.epochs: was 7, now 2"]
+    older = config.as_dict()
+    del older["vae"]["feature_weight"]  # as of a version that did not know it: it stands for its default
+    assert differences(older, config, ("vae.feature_weight",)) == ["vae.feature_weight: was 1.0, now 4.0"]
 
 
 json_like = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner:

@@ -235,12 +235,15 @@ def to_toml(config: Config) -> str:
 
 
 def differences(before: dict[str, dict[str, Any]], now: Config, keys: tuple[str, ...]) -> list[str]:
-    """Those of the settings `keys` ("table.key") that differ from a stored configuration, as "key: was a, now b"."""
-    current = now.as_dict()
+    """Those of the settings `keys` ("table.key") that differ from a stored configuration, as "key: was a, now b".
+
+    A setting younger than the stored configuration counts as its default, which is what it was before it existed.
+    """
+    current, default = now.as_dict(), Config().as_dict()
     found = []
     for key in keys:
         table, name = key.split(".")
-        was, value = before.get(table, {}).get(name), current[table][name]
+        was, value = before.get(table, {}).get(name, default[table][name]), current[table][name]
         if was != value:
             found.append(f"{key}: was {was!r}, now {value!r}")
     return found
