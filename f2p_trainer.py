@@ -136,7 +136,7 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = settings.learning_rate * rate
             rows = order[step * self.batch_size:(step + 1) * self.batch_size]
-            loss = self.loss(self.model(self.draw_latents(rows)), self.labels[rows])
+            loss = self.loss(self.model(self.draw_latents(rows)), self.labels.index_select(0, rows))
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
@@ -150,10 +150,10 @@ class Trainer:
     def draw_latents(self, rows: Tensor) -> Tensor:
         """Latents (B, 2·D) of faces: now and then the variant's, mu moved within its posterior."""
         settings = self.settings
-        latents = self.latents[rows]
+        latents = self.latents.index_select(0, rows)  # faster than indexing
         if self.aug_latents is not None:
             variant = torch.rand(len(rows), 1, device=rows.device) < settings.aug_prob
-            latents = torch.where(variant, self.aug_latents[rows], latents)
+            latents = torch.where(variant, self.aug_latents.index_select(0, rows), latents)
         if settings.posterior_noise:
             mu, logvar = latents.chunk(2, 1)
             mu = mu + settings.posterior_noise * torch.exp(0.5 * logvar) * torch.randn_like(mu)
