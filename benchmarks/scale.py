@@ -32,7 +32,9 @@ _SHAPE = ("--config", _ROOT / "configs" / "hs_face.toml", "--set", "data.root=fa
           "--set", "vae.encoder_channels=[8,16,16]", "--set", "vae.decoder_channels=[16,16,8]", "--set", "vae.lpips_weight=0",
           "--set", "vae.batch_size=256", "--set", "vae.epochs=1", "--set", "f2p.epochs=1", "--set", "f2p.batch_size=1024",
           "--set", "run.name=scale", "--set", "run.device=auto", "--set", "run.precision=auto")
-_SMOKE = ("--config", _ROOT / "configs" / "smoke.toml", "--set", "data.creator_count=0", "--set", "data.root=faces", "--set", "run.name=scale")
+
+#: The default's networks, which cost enough a face to be told from a script's start-up.
+_DEFAULT = ("--config", _ROOT / "configs" / "creator.toml", "--set", "data.creator_count=0", "--set", "data.root=faces", "--set", "run.name=scale")
 
 
 def command(script: str, *options: object) -> list[str]:
@@ -66,8 +68,8 @@ def cost_growth(folder: Path, row: Callable[..., dict[str, Any]], sizes: tuple[i
     """
     options = {"datasets.creator": ("--output", "faces", "--size", 64, "--no-aug"),
                "face_alignment.py": ("--input", "faces/images", "--output", "aligned", "--size", 64),
-               "vae_trainer.py": (*_SMOKE, "--set", "vae.epochs=6", "--set", "data.use_aug=false"), "extract_latentvec.py": _SMOKE,
-               "f2p_trainer.py": (*_SMOKE, "--set", "f2p.epochs=60", "--set", "f2p.aug_prob=0")}
+               "vae_trainer.py": (*_DEFAULT, "--set", "vae.epochs=1"), "extract_latentvec.py": _DEFAULT,
+               "f2p_trainer.py": (*_DEFAULT, "--set", "f2p.epochs=4")}
     seconds: dict[str, dict[int, float]] = {script: {} for script in options}
     for count in sizes:
         of_repeats: dict[str, list[float]] = {script: [] for script in options}
