@@ -42,6 +42,7 @@ class LPIPS(nn.Module):
 
 
 @functools.cache
+@torch.inference_mode(False)  # what evaluation asks for first, training may use
 def feature_weights(size: int, weight: float, device: torch.device | None = None) -> Tensor:
     """How much each place of an aligned picture counts: (1, 1, size, size) float32 with mean 1.
 

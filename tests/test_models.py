@@ -123,6 +123,8 @@ def test_pyramid_distance_sees_what_is_fine():
 
 def test_feature_weights_follow_the_template():
     assert torch.equal(feature_weights(64, 1.0), torch.ones(1, 1, 64, 64))
+    with torch.inference_mode():
+        assert not feature_weights(64, 2.0).is_inference()
     weights = feature_weights(64, 10.0)[0, 0]
     assert weights.mean() == pytest.approx(1) and weights[0, 0] == pytest.approx(weights.max().item() / 10, rel=0.1)
     for x, y in TEMPLATE / 4:
