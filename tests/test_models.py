@@ -143,10 +143,11 @@ def test_orthogonalised_matrices_have_equal_singular_values():
 
 @pytest.mark.parametrize("layer", [torch.nn.Conv2d(8, 8, 1, bias=False), torch.nn.ConvTranspose2d(8, 8, 1, bias=False)])
 def test_muon_moves_faint_directions_as_far_as_strong_ones(layer):
-    """A linear law whose input directions, not the coordinates, differ 1,000 times in variance."""
+    """A linear law whose input directions, not the coordinates, differ 100 times in variance."""
     torch.manual_seed(0)
+    torch.nn.init.zeros_(layer.weight)
     directions, law = (torch.linalg.qr(torch.randn(8, 8)).Q for _ in range(2))
-    inputs = (torch.randn(512, 8) * torch.logspace(0, -1.5, 8)) @ directions.T
+    inputs = (torch.randn(512, 8) * torch.logspace(0, -1, 8)) @ directions.T
     optimizer, before = Muon(layer, lr=0.01), layer.weight.detach().clone()
     (layer(inputs[..., None, None])[..., 0, 0] - inputs @ law).square().mean().backward()
     optimizer.step()
@@ -156,7 +157,7 @@ def test_muon_moves_faint_directions_as_far_as_strong_ones(layer):
         return (directions.T @ matrix).norm(dim=1)
 
     strong_to_faint, of_gradient = reach(layer.weight.detach() - before), reach(layer.weight.grad)
-    assert of_gradient.max() > 100 * of_gradient.min() and strong_to_faint.max() < 2 * strong_to_faint.min()
+    assert of_gradient.max() > 50 * of_gradient.min() and strong_to_faint.max() < 2 * strong_to_faint.min()
     # An update is as large as AdamW's: 0.2 of the learning rate, root mean square.
     assert (layer.weight.detach() - before).square().mean().sqrt() == pytest.approx(0.2 * 0.01, rel=0.3)
 
