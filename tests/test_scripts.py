@@ -155,7 +155,8 @@ def test_two_processes_train_as_one(smoke, tmp_path):
     one, two = weights
     seed_everything(0)
     begin = build_vae(from_dict(one["config"], "checkpoint")).state_dict()
-    # Muon works in bfloat16 and magnifies rounding more than could be told from a mistake. Adam turns the rounding of a gradient near 0 into a step of full size, so single weights may differ by a few
+    # Muon works in bfloat16 and magnifies rounding more than could be told from a mistake, so this is with Adam.
+    # Adam turns the rounding of a gradient near 0 into a step of full size, so single weights may differ by a few
     # thousandths; as a whole they must differ by far less than training moved them.
     first, second, start = (torch.cat([state[name].flatten() for name in sorted(begin)]) for state in (one["model"], two["model"], begin))
     assert (first - second).norm() < 0.1 * (first - start).norm()
