@@ -6,7 +6,8 @@
 
 Reads runs/NAME/vae/checkpoints/best.pt and the pictures in data.root. Writes, for `images` and where
 present `aug_images`, runs/NAME/latents/SET.npy (float32, a row [mu | logvar] a face), SET.txt (the
-NAME of each row) and meta.json. Stopped and started again it goes on; finished it says so.
+NAME of each row) and meta.json. With latents.moved also SET_moved, the same faces turned, scaled and
+shifted a little. Stopped and started again it goes on; finished it says so.
 """
 
 import json
@@ -19,9 +20,11 @@ import torch
 import torch.distributed as dist
 
 from datasets.faces import creator_settings, ensure_data, root_sources
+from datasets.latents import MOVED
 from datasets.pictures import Batch, Pictures, Source, source_fingerprint
 from models.build import load_encoder
 from models.vae import Encoder, fold_batch_norm
+from utils.alignment import FRAME_SPREAD, move_pictures, random_frames
 from utils.arrays import GrowingArray
 from utils.config import Config
 from utils.errors import Interrupted, UserError, run_script
@@ -33,32 +36,36 @@ from utils.workers import map_in_threads
 _COMMIT_EVERY = 4096
 
 
-def encode(encoder: Encoder, batch: Batch) -> np.ndarray:
-    """Latents [mu | logvar] of a batch, (B, 2·latent_dim) float32."""
+def encode(encoder: Encoder, batch: Batch, frames: torch.Tensor | None = None) -> np.ndarray:
+    """Latents [mu | logvar] of a batch, (B, 2·latent_dim) float32; with frames (N, 4) of all pictures, of these moved by theirs."""
     with torch.inference_mode():
-        return torch.cat(encoder(as_input(batch.pictures)), 1).cpu().numpy()
+        pictures = as_input(batch.pictures)
+        if frames is not None:
+            pictures = move_pictures(pictures, frames[batch.indices].to(pictures.device))
+        return torch.cat(encoder(pictures), 1).cpu().numpy()
 
 
-def encode_batches(encoder: Encoder, pictures: Pictures, chunks: Sequence[Sequence[int]], device: torch.device) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Latents of each chunk of pictures, in order, with the batch that they were made of.
+def encode_batches(encoder: Encoder, pictures: Pictures, chunks: Sequence[Sequence[int]], device: torch.device,
+                   frames: torch.Tensor | None = None) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Latents of each chunk of pictures, in order, with the batch that they were made of; see `encode`.
 
     A GPU is fed by decoding processes. On a CPU every core decodes and encodes chunks of its own in one thread:
     cores that share the work of one batch would wait for each other, and for the decoding, at every layer.
     """
     if device.type == "cuda":
         for batch in pictures.batches(chunks, device):
-            yield encode(encoder, batch), batch
+            yield encode(encoder, batch, frames), batch
         return
 
     def work(chunk: Sequence[int]) -> tuple[np.ndarray, Batch]:
         batch = pictures.read(chunk)
-        return encode(encoder, batch), batch
+        return encode(encoder, batch, frames), batch
 
     yield from map_in_threads(work, chunks, torch.get_num_threads(), torch.set_num_threads, (1,))
 
 
 def encode_source(encoder: Encoder, pictures: Pictures, share: range, growing: GrowingArray, engine: Engine, batch_size: int,
-                  stop: StopRequest, title: str) -> list[str]:
+                  stop: StopRequest, title: str, frames: torch.Tensor | None = None) -> list[str]:
     """Append the latents of a share of pictures to an array, going on where it stands.
 
     Returns:
@@ -70,7 +77,7 @@ def encode_source(encoder: Encoder, pictures: Pictures, share: range, growing: G
     chunks = [range(i, min(i + batch_size, todo.stop)) for i in range(todo.start, todo.stop, batch_size)]
     committed = growing.rows
     with progress(total=len(share), initial=done, desc=f"encoding {title}", unit="face", disable=not engine.is_main) as bar:
-        for chunk, (latents, batch) in zip(chunks, encode_batches(encoder, pictures, chunks, engine.device)):
+        for chunk, (latents, batch) in zip(chunks, encode_batches(encoder, pictures, chunks, engine.device, frames)):
             growing.append(latents)
             bad += [source.names[i] for i, _ in batch.unreadable]
             done += len(chunk)
@@ -94,6 +101,7 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
     sources, splits = root_sources(Path(config.data.root))
     wanted = {"fingerprint": encoder_fingerprint, "image_size": trained.data.image_size, "latent_dim": trained.vae.latent_dim,
               "precision": config.latents.precision, "creator": creator_settings(Path(config.data.root)),
+              "moved": list(FRAME_SPREAD) if config.latents.moved else None,
               "sources": {part_of(s): source_fingerprint(s) for s in sources}}
     if not restart and _is_finished(meta, wanted):
         print(f"{folder} is finished: it holds the latents of this encoder and these faces. Use --restart to encode them again.")
@@ -106,21 +114,22 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
     stop = StopRequest()
     counts, unreadable = {}, {}
     for source, pictures in zip(sources, decoded):
-        part = part_of(source)
-        listing = folder / f"{part}.unreadable.txt"
+        listing = folder / f"{part_of(source)}.unreadable.txt"
         pictures.check_unreadable(config.data.max_unreadable, listing)
         share = _share(len(source.paths), engine)
-        growing = GrowingArray(folder / f"{part}.rank{engine.rank}.npy", len(share), (2 * trained.vae.latent_dim,), "f4",
-                               json.dumps([wanted["fingerprint"], wanted["precision"], wanted["sources"][part], share.start, share.stop]))
-        encode_source(encoder, pictures, share, growing, engine, config.latents.batch_size, stop, source.title)
-        bad = growing.note["unreadable"]
-        growing.finish()
-        write_text(folder / f"{part}.rank{engine.rank}.txt", "\n".join(bad))
-        pictures.check_unreadable(config.data.max_unreadable, listing)
-        if engine.world > 1:
-            dist.barrier()
-        if engine.is_main:
-            counts[part], unreadable[part] = _join(folder, part, source, engine.world)
+        for part in sets_of(source, config.latents.moved):
+            growing = GrowingArray(folder / f"{part}.rank{engine.rank}.npy", len(share), (2 * trained.vae.latent_dim,), "f4", json.dumps(
+                [wanted["fingerprint"], wanted["precision"], wanted["moved"], wanted["sources"][part_of(source)], share.start, share.stop]))
+            frames = torch.from_numpy(random_frames(source.names)) if part.endswith(MOVED) else None
+            encode_source(encoder, pictures, share, growing, engine, config.latents.batch_size, stop, part.replace("_", " "), frames)
+            bad = growing.note["unreadable"]
+            growing.finish()
+            write_text(folder / f"{part}.rank{engine.rank}.txt", "\n".join(bad))
+            pictures.check_unreadable(config.data.max_unreadable, listing)
+            if engine.world > 1:
+                dist.barrier()
+            if engine.is_main:
+                counts[part], unreadable[part] = _join(folder, part, source, engine.world)
     if engine.is_main:
         write_json(meta, wanted | {"counts": counts, "unreadable": unreadable})
         print(", ".join(f"{count} latents of {part}" for part, count in counts.items()) + f" in {folder}")
@@ -132,6 +141,11 @@ def part_of(source: Source) -> str:
     return Path(source.title).name
 
 
+def sets_of(source: Source, moved: bool) -> list[str]:
+    """The sets that are made of a source's pictures."""
+    return [part_of(source)] + ([part_of(source) + MOVED] if moved else [])
+
+
 def _share(count: int, engine: Engine) -> range:
     """This process's faces: a run of them, so that the shares in order are the whole."""
     return range(count * engine.rank // engine.world, count * (engine.rank + 1) // engine.world)
@@ -141,8 +155,8 @@ def _is_finished(meta: Path, wanted: dict) -> bool:
     try:
         found = json.loads(meta.read_text(encoding="utf-8"))
         return all(found.get(key) == value for key, value in wanted.items()) and all(
-            (meta.parent / f"{part}.{suffix}").exists() for part in wanted["sources"] for suffix in ("npy", "txt"))
-    except (OSError, ValueError, AttributeError):
+            (meta.parent / f"{part}.{suffix}").exists() for part in found["counts"] for suffix in ("npy", "txt"))
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return False
 
 

@@ -23,6 +23,7 @@ from datasets.faces import creator_version
 from datasets.latents import LatentSet, read_latent_set
 from models.build import build_regressor, load_encoder
 from utils import checkpoint
+from utils.alignment import random_frames
 from utils.config import Config, differences
 from utils.errors import UserError, run_script
 from utils.figures import recovery_report
@@ -32,8 +33,8 @@ from utils.pictures import write_picture
 from utils.progress import progress
 from utils.training import Engine, StopRequest, announce, parse_arguments, put_aside, seed_everything, start_engine
 
-_FIXED = ("run.seed", "data.root", *(f"f2p.{key}" for key in (
-    "layers", "width", "dropout", "use_logvar", "linear_start", "posterior_noise", "aug_prob", "batch_size", "learning_rate", "weight_decay")))
+_FIXED = ("run.seed", "data.root", "latents.moved", *(f"f2p.{key}" for key in (
+    "layers", "width", "dropout", "use_logvar", "norm", "activation", "posterior_noise", "aug_prob", "batch_size", "learning_rate", "weight_decay")))
 
 
 class Trainer:
@@ -51,12 +52,14 @@ class Trainer:
         self.latents, self.labels = put(faces.latents[train]), put(faces.labels[train])
         # The variants' latents take as much memory again, and only aug_prob above 0 asks for them.
         self.aug_latents = put(faces.aug_latents[train]) if self.settings.aug_prob else None
+        self.moved = self.aug_moved = None
+        if config.latents.moved:
+            self.moved, self.frames = put(faces.moved[train]), put(random_frames([faces.names[i] for i in train]))
+            self.aug_moved = put(faces.aug_moved[train]) if self.settings.aug_prob else None
         self.model.fit_standardisation(*(part for part in (self.latents, self.aug_latents) if part is not None))
         self.far = self.distance_of_far_faces()
         with torch.no_grad():  # start from the mean face, which is what ignorance predicts
             self.model.network[-1].bias.copy_(self.labels.mean(0))
-        if self.settings.linear_start:
-            self.start_from_ridge()
         kinds = [p.kind for p in faces.parameters]
         self.kinds = [torch.tensor([i for i, k in enumerate(kinds) if k == kind], device=engine.device)
                       for kind in dict.fromkeys(kinds)]
@@ -65,16 +68,6 @@ class Trainer:
         self.batch_size = min(self.settings.batch_size, len(train))
         self.steps_an_epoch = len(train) // self.batch_size
         self.epoch, self.best, self.seconds = 0, -math.inf, 0.0
-
-    def start_from_ridge(self) -> None:
-        """Set the linear part to ridge regression on what training reads, its strength chosen on `val`."""
-        faces, columns = self.faces, self.latents.shape[1] if self.settings.use_logvar else self.latent_dim
-        def rows(split: str) -> tuple[np.ndarray, np.ndarray]:
-            of = faces.of(split)
-            latents = [faces.latents[of]] + ([faces.aug_latents[of]] if self.aug_latents is not None else [])
-            return np.concatenate(latents)[:, :columns], np.concatenate([faces.labels[of]] * len(latents))
-        weights, bias, _ = ridge(rows("train"), rows("val"))
-        self.model.start_from(*(torch.from_numpy(a.astype(np.float32)).to(self.engine.device) for a in (weights, bias)))
 
     # --- state ------------------------------------------------------------------------------------
 
@@ -136,7 +129,12 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = settings.learning_rate * rate
             rows = order[step * self.batch_size:(step + 1) * self.batch_size]
-            loss = self.loss(self.model(self.draw_latents(rows)), self.labels.index_select(0, rows))
+            latents, labels = self.draw_latents(rows, self.latents, self.aug_latents), self.labels.index_select(0, rows)
+            with self.engine.autocast():
+                predicted = self.model(latents)
+            loss = self.loss(predicted.float(), labels)
+            if self.moved is not None:
+                loss = loss + self.frame_loss(rows, latents)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
@@ -147,18 +145,26 @@ class Trainer:
                             "A lower f2p.learning_rate usually helps")
         return mean
 
-    def draw_latents(self, rows: Tensor) -> Tensor:
+    def draw_latents(self, rows: Tensor, renders: Tensor, variants: Tensor | None) -> Tensor:
         """Latents (B, 2·D) of faces: now and then the variant's, mu moved within its posterior."""
         settings = self.settings
-        latents = self.latents.index_select(0, rows)  # faster than indexing
-        if self.aug_latents is not None:
+        latents = renders.index_select(0, rows)  # faster than indexing
+        if variants is not None:
             variant = torch.rand(len(rows), 1, device=rows.device) < settings.aug_prob
-            latents = torch.where(variant, self.aug_latents.index_select(0, rows), latents)
+            latents = torch.where(variant, variants.index_select(0, rows), latents)
         if settings.posterior_noise:
             mu, logvar = latents.chunk(2, 1)
             mu = mu + settings.posterior_noise * torch.exp(0.5 * logvar) * torch.randn_like(mu)
             latents = torch.cat([mu, logvar], 1)
         return latents
+
+    def frame_loss(self, rows: Tensor, in_place: Tensor) -> Tensor:
+        """Mean squared error of how faces lie in their frames: moved ones, and one in four as it is."""
+        moved = torch.rand(len(rows), 1, device=rows.device) < 0.75
+        latents = torch.where(moved, self.draw_latents(rows, self.moved, self.aug_moved), in_place)
+        with self.engine.autocast():
+            found = self.model.frame_of(latents)
+        return (found.float() - self.frames.index_select(0, rows) * moved).square().mean()
 
     def loss(self, predicted: Tensor, truth: Tensor) -> Tensor:
         """Sum over the kinds of parameters (sliders, bones) of their mean squared errors."""
@@ -257,6 +263,8 @@ def main() -> None:
     engine = start_engine(config.run)
     if engine.world > 1:
         raise UserError("stage 2 takes seconds to minutes and runs in one process; start it with python, not torchrun")
+    if engine.dtype == torch.float16:  # its gradients would have to be scaled, and stage 2 is small
+        engine = engine._replace(dtype=torch.float32)
     folder = config.run_folder / "f2p"
     with hold(folder, "f2p_trainer.py"):
         found = None if options.restart else checkpoint.load_newest(folder / "checkpoints", "f2p")
@@ -268,7 +276,7 @@ def main() -> None:
         sweep_temporaries(folder / "checkpoints")
         announce(config, "f2p_trainer.py")
         faces = read_latent_set(config.run_folder / "latents", Path(config.data.root), encoder_fingerprint,
-                                config.data.max_unreadable, config.run_folder / "unmatched.txt")
+                                config.data.max_unreadable, config.run_folder / "unmatched.txt", config.latents.moved)
         for split in ("train", "val", "test"):
             if len(faces.of(split)) < 2:
                 raise UserError(f"{len(faces.of(split))} of {len(faces.names)} faces belong to split {split!r}; at least 2 are "

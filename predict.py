@@ -28,7 +28,7 @@ from models.build import load_regressor, load_vae
 from models.mtcnn import FaceDetector
 from models.vae import fold_batch_norm
 from utils import checkpoint
-from utils.alignment import alignment_transform, warp
+from utils.alignment import TEMPLATE_SIZE, alignment_transform, undo_frame, warp
 from utils.errors import UserError, run_script
 from utils.figures import side_by_side
 from utils.files import write_json
@@ -38,6 +38,10 @@ from utils.workers import default_workers
 
 #: Right-side bones are the left ones mirrored: these properties change sign.
 _SIGN_CHANGES = ("position.x", "rotation.y", "rotation.z")
+
+
+#: How often a photo's alignment is corrected by what the encoder sees of it.
+_CORRECTIONS = 2
 
 
 class NoPrediction(Exception):
@@ -75,14 +79,41 @@ class Predictor:
         self.far, self.creator_version = content["far"], content["creator"]
         self.encoder = fold_batch_norm(self.vae.encoder)
 
+    def align(self, photo: np.ndarray, detector: FaceDetector, which: str) -> tuple[np.ndarray | None, str]:
+        """The aligned 256×256 face of a photo and a status, as face_alignment.py would give them, its alignment corrected."""
+        faces = detector.find(photo)
+        status, index = faces.choose(which)
+        if index is None:
+            return None, status
+        matrix = self.corrected(photo, alignment_transform(faces.points[index].astype(np.float64), TEMPLATE_SIZE))
+        return warp(photo, matrix, TEMPLATE_SIZE), status
+
+    def corrected(self, photo: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        """An alignment (2, 3) of a photo, such that the face lies as the run's faces do, where stage 2 has learned how they lie.
+
+        A detector's points are some pixels off, and what moves with them is not the face's shape.
+        """
+        for _ in range(_CORRECTIONS if self.regressor.frame is not None else 0):
+            matrix = undo_frame(matrix, self.frame_of(warp(photo, matrix, TEMPLATE_SIZE)))
+        return matrix
+
+    @torch.inference_mode()
+    def frame_of(self, aligned: np.ndarray) -> np.ndarray:
+        """How an aligned face lies in its frame, (4,) in units of `utils.alignment.FRAME_SPREAD`."""
+        return self.regressor.frame_of(self.encode([aligned]))[0].clamp(-3, 3).numpy()
+
+    @torch.inference_mode()
+    def encode(self, aligned: list[np.ndarray]) -> torch.Tensor:
+        """(N, 2·latent_dim) latents [mu | logvar] of aligned faces, each (H, W, 3) uint8."""
+        size = self.config.data.image_size
+        small = np.stack([cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA) if a.shape[0] != size else a for a in aligned])
+        return torch.cat(self.encoder(as_input(torch.from_numpy(small).permute(0, 3, 1, 2))), 1)
+
     @torch.inference_mode()
     def predict(self, aligned: list[np.ndarray]) -> list[Face]:
         """Parameters of aligned faces, each (H, W, 3) uint8."""
-        size = self.config.data.image_size
-        small = np.stack([cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA) if a.shape[0] != size else a for a in aligned])
-        mu, logvar = self.encoder(as_input(torch.from_numpy(small).permute(0, 3, 1, 2)))
-        latents = torch.cat([mu, logvar], 1)
-        reconstructions = as_uint8(self.vae.decoder(mu).permute(0, 2, 3, 1).numpy())
+        latents = self.encode(aligned)
+        reconstructions = as_uint8(self.vae.decoder(latents.chunk(2, 1)[0]).permute(0, 2, 3, 1).numpy())
         parameters, distances = self.regressor(latents).clamp(0, 1).numpy(), self.regressor.distance(latents).numpy()
         return [Face(*values[:4], float(values[4])) for values in zip(aligned, reconstructions, latents.numpy(), parameters, distances)]
 
@@ -118,15 +149,6 @@ class Predictor:
             return {name: values["r2"] for name, values in metrics["test"]["parameters"].items()}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
-
-
-def align_photo(picture: np.ndarray, detector: FaceDetector, which: str) -> tuple[np.ndarray | None, str]:
-    """The aligned 256×256 face of a photo and a status, as face_alignment.py would give them."""
-    faces = detector.find(picture)
-    status, index = faces.choose(which)
-    if index is None:
-        return None, status
-    return warp(picture, alignment_transform(faces.points[index].astype(np.float64), 256), 256), status
 
 
 def figure(face: Face, photo: np.ndarray | None, character: np.ndarray | None) -> np.ndarray:
@@ -199,7 +221,7 @@ def look_at(path: Path, predictor: Predictor, detector: FaceDetector | None, opt
         aligned, photo = picture, None
     else:
         photo = picture
-        aligned, status = align_photo(picture, detector, options.faces)
+        aligned, status = predictor.align(picture, detector, options.faces)
         if aligned is None:
             raise NoPrediction({"no_face": "no face was found in it",
                                 "several_faces": "several faces were found in it; use --faces largest, or crop it"}[status])

@@ -29,7 +29,7 @@ from datasets.faces import ensure_data, vae_pictures
 from datasets.pictures import Batch, Pictures
 from models.build import build_vae
 from models.perceptual import LPIPS, feature_weights, laplacian_pyramid_distance
-from models.vae import VAE, VAEOutput, kl_divergence, reparameterise
+from models.vae import VAE, LatentPrior, VAEOutput, kl_divergence, reparameterise
 from utils import checkpoint
 from utils.config import Config, VAEConfig, differences
 from utils.errors import UserError, run_script
@@ -101,6 +101,7 @@ class Trainer:
         # Here, as loading pictures draws random numbers too, and how many depends on what is cached.
         seed_everything(config.run.seed)
         self.model: VAE = build_vae(config).to(engine.device, memory_format=torch.channels_last)
+        self.prior = LatentPrior(self.settings.latent_dim).to(engine.device)
         self.network: nn.Module = self.model
         if engine.world > 1:
             if engine.device.type == "cuda":
@@ -122,7 +123,7 @@ class Trainer:
     # --- state ------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        return {"config": self.config.as_dict(), "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+        return {"config": self.config.as_dict(), "model": self.model.state_dict(), "prior": self.prior.state_dict(), "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(), "scheduler": {"step": self.steps_done},
                 "random": {"seed": self.config.run.seed, "epoch": self.epoch, "step": self.step},
                 "epoch": self.epoch, "step": self.step, "sums": self.sums, "best": self.best, "seconds": self.seconds}
@@ -143,6 +144,7 @@ class Trainer:
             raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}). Put them back, choose another "
                             "run.name, or start over with --restart")
         checkpoint.restore(self.model, content["model"], path)
+        checkpoint.restore(self.prior, content["prior"], path)
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         self.epoch, self.step, self.sums = content["epoch"], content["step"], content["sums"]
@@ -219,6 +221,7 @@ class Trainer:
         noise = noise_for(batch.indices, settings.latent_dim, self.config.run.seed, self.epoch).to(self.engine.device)
         with self.engine.autocast():
             output = self.network(pictures, noise)
+        self.prior.update(output.mu, output.logvar)
         terms = loss_terms(output, pictures, settings, self.perceptual)
         loss = total_loss(terms, settings, kl_share)
         self.optimizer.zero_grad(set_to_none=True)
@@ -270,7 +273,8 @@ class Trainer:
                 drawn = self.model.decoder(reparameterise(mu, logvar, noise))
                 mean = self.model.decoder(mu)
             terms = loss_terms(VAEOutput(drawn, mu, logvar), pictures, settings, self.perceptual)
-            terms = {"loss": total_loss(terms, settings), **terms, "mse_of_mu": F.mse_loss(mean, pictures)}
+            terms = {"loss": total_loss(terms, settings), **terms, "mse_of_mu": F.mse_loss(mean, pictures),
+                     "kl_to_fitted_prior": self.prior.kl(mu, logvar).mean()}
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0.0) + term.item() * size
             moments += torch.stack([mu.double().sum(0), mu.double().square().sum(0)]).cpu()
@@ -289,15 +293,15 @@ class Trainer:
 
     @torch.inference_mode()
     def show(self, writer: SummaryWriter) -> None:
-        """Inputs above their reconstructions, and draws from the prior, for TensorBoard."""
+        """Inputs above their reconstructions, and draws from the fitted prior, for TensorBoard."""
         self.model.eval()
         spread = self.val[np.linspace(0, len(self.val) - 1, min(8, len(self.val))).astype(int)]
         batch = next(self.pictures.batches([spread], self.engine.device))
         pictures = as_input(batch.pictures)
         generator = torch.Generator().manual_seed(self.config.run.seed)
-        prior = torch.randn(16, self.settings.latent_dim, generator=generator).to(self.engine.device)
+        drawn = self.prior.draw(torch.randn(16, self.settings.latent_dim, generator=generator).to(self.engine.device))
         with self.engine.autocast():
-            reconstructions, samples = self.model(pictures).reconstruction, self.model.decoder(prior)
+            reconstructions, samples = self.model(pictures).reconstruction, self.model.decoder(drawn)
         writer.add_image("input_and_reconstruction", picture_grid(torch.cat([pictures, reconstructions]), len(pictures)),
                          self.steps_done, dataformats="HWC")
         writer.add_image("samples_from_prior", picture_grid(samples, 8), self.steps_done, dataformats="HWC")
@@ -351,7 +355,9 @@ def report(trainer: Trainer) -> None:
     best = trainer.folder / "checkpoints" / "best.pt"
     if trainer.engine.world > 1:
         torch.distributed.barrier()
-    checkpoint.restore(trainer.model, checkpoint.load(best, "vae")["model"], best)
+    content = checkpoint.load(best, "vae")
+    checkpoint.restore(trainer.model, content["model"], best)
+    checkpoint.restore(trainer.prior, content["prior"], best)
     metrics = trainer.evaluate("test")
     if trainer.writer is None:
         return
@@ -361,7 +367,8 @@ def report(trainer: Trainer) -> None:
         "test": metrics, "run": {"config": trainer.config.as_dict(), "seconds": round(trainer.seconds, 1),
                                  "images_per_second": round(images / max(trainer.seconds, 1e-9), 1),
                                  "waited_for_data": round(trainer.waited / max(trainer.seconds, 1e-9), 4)}})
-    print(f"best checkpoint on test: PSNR {metrics['psnr']:.2f} dB, KL {metrics['kl']:.1f} nats a face, "
+    print(f"best checkpoint on test: PSNR {metrics['psnr']:.2f} dB, KL {metrics['kl']:.1f} nats a face "
+          f"({metrics['kl_to_fitted_prior']:.1f} to the fitted prior), "
           f"{metrics['active_units']:.0f} of {trainer.settings.latent_dim} units active")
     print(f"next: python extract_latentvec.py (checkpoint {best})")
 

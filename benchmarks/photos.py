@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.alignment import read_annotations
 from datasets.creator import NAMES, Renderer, looks
 from models.mtcnn import FaceDetector
-from predict import Predictor, align_photo
+from predict import Predictor
 from utils.alignment import alignment_transform, five_points, transform_points
 from utils.errors import UserError, run_script
 from utils.files import write_json
@@ -171,7 +171,7 @@ def measure(frames: list[Frame], run: Path) -> dict:
     used, predicted = [], []
     for frame in progress(iterable=frames, desc="predicting", unit="photo"):
         try:
-            aligned, _ = align_photo(read_rgb(frame.path), detector, "largest")
+            aligned, _ = predictor.align(read_rgb(frame.path), detector, "largest")
         except UnreadablePicture:
             continue
         if aligned is not None:

@@ -69,7 +69,8 @@ def cost_growth(folder: Path, row: Callable[..., dict[str, Any]], sizes: tuple[i
     options = {"datasets.creator": ("--output", "faces", "--size", 64, "--no-aug"),
                "face_alignment.py": ("--input", "faces/images", "--output", "aligned", "--size", 64),
                "vae_trainer.py": (*_DEFAULT, "--set", "vae.epochs=1"), "extract_latentvec.py": _DEFAULT,
-               "f2p_trainer.py": (*_DEFAULT, "--set", "f2p.epochs=4")}
+               # Epochs enough to drown a start-up's noise; batches that leave few of 900 training faces over.
+               "f2p_trainer.py": (*_DEFAULT, "--set", "f2p.epochs=60", "--set", "f2p.batch_size=128")}
     seconds: dict[str, dict[int, float]] = {script: {} for script in options}
     for count in sizes:
         of_repeats: dict[str, list[float]] = {script: [] for script in options}

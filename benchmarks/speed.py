@@ -329,7 +329,7 @@ def stage_2(bench: Bench) -> list[dict[str, Any]]:
         begin = bench.synchronise()
         order = torch.randperm(count, device=bench.device)
         for rows in order.split(ours.batch_size):
-            ours.draw_latents(rows), ours.labels.index_select(0, rows)
+            ours.draw_latents(rows, ours.latents, None), ours.labels.index_select(0, rows)
         return bench.synchronise() - begin
 
     got = medians_of({"files": batches_of_files, "ours": batches_of_ours})

@@ -12,6 +12,10 @@ from utils.errors import UserError
 from utils.files import write_text
 
 
+#: What a set of faces moved in their frames is called by, after the set that they come from.
+MOVED = "_moved"
+
+
 class LatentSet(NamedTuple):
     """Faces whose latents and labels are both known, N of them."""
 
@@ -23,13 +27,16 @@ class LatentSet(NamedTuple):
     split: np.ndarray           #: (N,) of "train", "val", "test"; "" for faces that split files do not list
     parameters: list[Parameter]
     meta: dict                  #: meta.json of the latents
+    moved: np.ndarray | None = None     #: as `latents`, of the renders moved by `utils.alignment.random_frames`; None: not asked for
+    aug_moved: np.ndarray | None = None     #: the same of the variants; the render's where there is none
 
     def of(self, split: str) -> np.ndarray:
         """Indices of a split's faces."""
         return np.nonzero(self.split == split)[0]
 
 
-def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unmatched: float, listing: Path) -> LatentSet:
+def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unmatched: float, listing: Path,
+                    moved: bool = False) -> LatentSet:
     """Bring latents and labels together by NAME.
 
     Args:
@@ -38,6 +45,7 @@ def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unm
         encoder_fingerprint: of the run's VAE checkpoint; latents of another encoder are refused.
         most_unmatched: share of faces without label, or labels without face, above which this fails.
         listing: where unmatched names are listed.
+        moved: also read the latents of moved faces.
 
     Raises:
         UserError: latents missing, damaged, not of this encoder or of other faces, not finite; labels that do not fit.
@@ -59,22 +67,33 @@ def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unm
                         f"{', '.join(changed)} differ ({was} then, {now} now); run extract_latentvec.py again")
     labels = read_labels(root)
     parameters = read_parameters(root, labels.values.shape[1])
+    if moved and not meta.get("moved"):
+        raise UserError(f"{folder} has no latents of moved faces, which latents.moved asks for; run extract_latentvec.py again")
     names, latents = _read_set(folder, "images", meta)
     row_of_label = {name: i for i, name in enumerate(labels.names)}
     matched = [i for i, name in enumerate(names) if name in row_of_label]
     _list_unmatched(names, labels.names, most_unmatched, listing)
     names = [names[i] for i in matched]
     latents = np.ascontiguousarray(latents[matched])
-    aug_latents, has_aug = latents, np.zeros(len(names), bool)
+    in_place = lambda part, otherwise: _rows_of(names, *_read_set(folder, part, meta), otherwise)
+    moved_latents = in_place("images" + MOVED, latents)[0] if moved else None
+    aug_latents, has_aug, aug_moved = latents, np.zeros(len(names), bool), moved_latents
     if (folder / "aug_images.npy").exists():
-        aug_names, aug = _read_set(folder, "aug_images", meta)
-        row_of_aug = {name: i for i, name in enumerate(aug_names)}
-        has_aug = np.array([name in row_of_aug for name in names])
-        aug_latents = latents.copy()
-        aug_latents[has_aug] = aug[[row_of_aug[name] for name in names if name in row_of_aug]]
+        aug_latents, has_aug = in_place("aug_images", latents)
+        if moved:
+            aug_moved = in_place("aug_images" + MOVED, moved_latents)[0]
     splits = read_splits(root, names)
     return LatentSet(names, latents, aug_latents, has_aug, labels.values[[row_of_label[n] for n in names]],
-                     np.array([splits.get(n, "") for n in names]), parameters, meta)
+                     np.array([splits.get(n, "") for n in names]), parameters, meta, moved_latents, aug_moved)
+
+
+def _rows_of(names: list[str], found: list[str], latents: np.ndarray, otherwise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A set's rows in the order of `names`, `otherwise`'s where it has none; and where it has some, (N,) bool."""
+    row_of = {name: i for i, name in enumerate(found)}
+    has = np.array([name in row_of for name in names])
+    rows = otherwise.copy()
+    rows[has] = latents[[row_of[name] for name in names if name in row_of]]
+    return rows, has
 
 
 def _read_set(folder: Path, part: str, meta: dict) -> tuple[list[str], np.ndarray]:

@@ -4,6 +4,12 @@ import torch
 from torch import Tensor, nn
 
 
+ACTIVATIONS = {"leaky_relu": nn.LeakyReLU, "silu": nn.SiLU}
+
+#: Neurons of the hidden layer that sees how a face lies in its frame.
+_FRAME_WIDTH = 256
+
+
 class Regressor(nn.Module):
     """(N, 2·latent_dim) rows [mu | logvar] → (N, parameters).
 
@@ -17,22 +23,28 @@ class Regressor(nn.Module):
         width: neurons of each hidden layer.
         dropout: share of hidden neurons left out in training.
         use_logvar: False reads mu alone.
-        linear_start: the MLP adds to a linear map, which `start_from` sets; see there.
+        norm: "layer" normalises each hidden layer before its activation (Ba et al., 2016), "none" does not.
+        activation: of the hidden layers, one of `ACTIVATIONS`.
+        frame: also learn where alignment put the face; see `frame_of`.
     """
 
-    def __init__(self, latent_dim: int, outputs: int, layers: int, width: int, dropout: float = 0.0,
-                 use_logvar: bool = True, linear_start: bool = False) -> None:
+    def __init__(self, latent_dim: int, outputs: int, layers: int, width: int, dropout: float = 0.0, use_logvar: bool = True,
+                 norm: str = "none", activation: str = "leaky_relu", frame: bool = False) -> None:
         super().__init__()
         self.latent_dim, self.use_logvar = latent_dim, use_logvar
         inputs = 2 * latent_dim if use_logvar else latent_dim
         self.register_buffer("mean", torch.zeros(2 * latent_dim))
         self.register_buffer("std", torch.ones(2 * latent_dim))
         sizes = [inputs] + [width] * (layers - 1)
-        hidden = []
+        hidden: list[nn.Module] = []
         for size_in, size_out in zip(sizes, sizes[1:]):
-            hidden += [nn.Linear(size_in, size_out), nn.LeakyReLU(), nn.Dropout(dropout)]
+            hidden.append(nn.Linear(size_in, size_out))
+            if norm == "layer":
+                hidden.append(nn.LayerNorm(size_out))
+            hidden += [ACTIVATIONS[activation](), nn.Dropout(dropout)]
         self.network = nn.Sequential(*hidden, nn.Linear(sizes[-1], outputs))
-        self.linear = nn.Linear(inputs, outputs) if linear_start else None
+        self.frame = nn.Sequential(nn.Linear(inputs, _FRAME_WIDTH), nn.LayerNorm(_FRAME_WIDTH), nn.SiLU(),
+                                   nn.Linear(_FRAME_WIDTH, 4)) if frame else None
 
     def fit_standardisation(self, *sets: Tensor) -> None:
         """Take mean and standard deviation (2·D,) from the training latents, one or more sets (N, 2·D).
@@ -50,22 +62,6 @@ class Regressor(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std < 1e-6 * (1 + mean.abs()), torch.ones_like(std), std))
 
-    @torch.no_grad()
-    def start_from(self, weights: Tensor, bias: Tensor) -> None:
-        """Begin as a linear map of the raw latents, found in closed form; the MLP's own part begins at 0.
-
-        What is linear need not be learned by gradient descent, and the MLP is left with the rest.
-
-        Args:
-            weights: (2·D or D, P), as `use_logvar` says.
-            bias: (P,).
-        """
-        columns = len(weights)
-        self.linear.weight.copy_((weights * self.std[:columns, None]).T)
-        self.linear.bias.copy_(bias + self.mean[:columns] @ weights)
-        self.network[-1].weight.zero_()
-        self.network[-1].bias.zero_()
-
     def distance(self, latents: Tensor) -> Tensor:
         """How far faces lie from those of training: (N, 2·D) → (N,), root mean square of standardised mu.
 
@@ -75,6 +71,15 @@ class Regressor(nn.Module):
         return z.square().mean(1).sqrt()
 
     def forward(self, latents: Tensor) -> Tensor:
+        return self.network(self._standardised(latents))
+
+    def frame_of(self, latents: Tensor) -> Tensor:
+        """How faces lie in their frames: (N, 2·D) → (N, 4) in units of `utils.alignment.FRAME_SPREAD`.
+
+        Zeros for a face that lies as the renders of training do.
+        """
+        return self.frame(self._standardised(latents))
+
+    def _standardised(self, latents: Tensor) -> Tensor:
         x = (latents - self.mean) / self.std
-        x = x if self.use_logvar else x[:, :self.latent_dim]
-        return self.network(x) if self.linear is None else self.network(x) + self.linear(x)
+        return x if self.use_logvar else x[:, :self.latent_dim]

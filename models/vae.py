@@ -174,6 +174,47 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
 
 
+class LatentPrior(nn.Module):
+    """A normal distribution fitted to the latents that faces are given: what to draw new faces from.
+
+    Training pulls each posterior towards N(0, 1), dimension by dimension; how dimensions go together, across the places of a
+    spatial latent above all, only their joint distribution tells. Fitting it afterwards instead of drawing from N(0, 1) is
+    "ex-post density estimation" (Ghosh et al., 2020, 4.1). Mean and covariance are moving averages over the last few
+    thousand faces, those of the aggregated posterior: Cov(mu) + E[diag(exp(logvar))].
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.register_buffer("covariance", torch.eye(latent_dim))
+
+    @torch.no_grad()
+    def update(self, mu: Tensor, logvar: Tensor) -> None:
+        """Move the averages towards a batch (N, D). Ten faces a dimension count as much as all before them."""
+        share = min(0.1, len(mu) / (10 * mu.shape[1]))
+        apart = mu - self.mean
+        seen = apart.T @ apart / len(mu)
+        seen.diagonal().add_(logvar.exp().mean(0))
+        self.covariance.lerp_(seen, share)
+        self.mean.lerp_(mu.mean(0), share)
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """Latents (N, D) of standard normal noise (N, D)."""
+        return self.mean + noise @ self._factor().float().T
+
+    def kl(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        """KL(N(mu, exp(logvar)) ‖ this) in nats: (N, D) → (N,), the rate of a code that knows this distribution."""
+        factor = self._factor()
+        precision = torch.cholesky_inverse(factor).float()
+        apart = mu - self.mean
+        squares = (apart @ precision * apart).sum(1) + logvar.exp() @ precision.diagonal()
+        return 0.5 * (squares - mu.shape[1] - logvar.sum(1)) + factor.diagonal().log().sum()
+
+    def _factor(self) -> Tensor:
+        eye = torch.eye(len(self.mean), dtype=torch.float64, device=self.mean.device)
+        return torch.linalg.cholesky(self.covariance.double() + 1e-6 * eye)
+
+
 def fold_batch_norm(encoder: Encoder) -> Encoder:
     """A copy of an encoder in evaluation whose batch normalisations are folded into their convolutions."""
     folded = copy.deepcopy(encoder).eval()

@@ -5,6 +5,7 @@ import csv
 import cv2
 import numpy as np
 import pytest
+import torch
 from tests.conftest import error_of, run_script
 from hypothesis import given, strategies as st
 from PIL import Image
@@ -13,7 +14,8 @@ from datasets import creator
 from datasets.creator import writer
 from face_alignment import find_jobs
 from models.mtcnn import FaceDetector
-from utils.alignment import TEMPLATE, alignment_transform, five_points, similarity_transform, transform_points, warp
+from utils.alignment import (FRAME_SPREAD, TEMPLATE, alignment_transform, five_points, frame_transform, move_pictures, random_frames,
+                             similarity_transform, transform_points, undo_frame, warp)
 from utils.pictures import read_rgb, unique_stems, write_picture
 
 
@@ -53,6 +55,34 @@ def test_warp_of_a_large_picture_lands_where_that_of_a_small_one_does():
     one = warp(small, alignment_transform(points, 128), 128).astype(int)
     other = warp(large, alignment_transform((points + 0.5) * 8 - 0.5, 128), 128).astype(int)
     assert np.abs(one - other).mean() < 2
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_moved_pictures_are_those_that_a_warp_by_the_frame_gives(size):
+    rng = np.random.default_rng(1)
+    picture = cv2.resize(rng.integers(0, 255, (9, 9, 3), dtype=np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
+    frames = rng.normal(size=(3, 4)).astype(np.float32)
+    moved = move_pictures(torch.from_numpy(picture).permute(2, 0, 1)[None].expand(3, -1, -1, -1).float(), torch.from_numpy(frames))
+    for got, frame in zip(moved.permute(0, 2, 3, 1).numpy(), frames):
+        matrix = frame_transform(frame)
+        matrix[:, 2] = (matrix[:, 2] + 0.5 - matrix[:, :2] @ (0.5, 0.5)) * size / 256 - 0.5 + matrix[:, :2] @ (0.5, 0.5)
+        expected = cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        assert np.abs(got - expected).mean() < 1.0 and np.abs(got - picture).mean() > 3.0
+
+
+def test_an_undone_frame_leaves_the_alignment_as_it_was():
+    frame = np.array([1.0, -2.0, 0.5, 1.5])
+    right = alignment_transform(np.random.default_rng(0).uniform(0, 200, (5, 2)), 256)
+    moved = np.vstack([frame_transform(frame), (0, 0, 1)]) @ np.vstack([right, (0, 0, 1)])
+    np.testing.assert_allclose(undo_frame(moved[:2], frame), right, atol=1e-9)
+    assert np.hypot(*frame_transform(frame)[:, 0]) == pytest.approx(np.exp(FRAME_SPREAD[0]))
+
+
+def test_a_names_frame_never_changes_and_frames_are_standard_normal():
+    frames = random_frames([f"face_{i}" for i in range(4000)])
+    np.testing.assert_array_equal(random_frames(["face_7", "face_3"]), frames[[7, 3]])
+    np.testing.assert_allclose(frames.mean(0), 0, atol=0.08)
+    np.testing.assert_allclose(np.cov(frames.T), np.eye(4), atol=0.1)
 
 
 def test_stems_never_clash():

@@ -226,9 +226,9 @@ def test_an_older_checkpoint_format_is_refused_by_name(copy):
             content = torch.load(path, weights_only=True)
             torch.save(content | {"format": f"face2parameter {kind} 0"}, path)
         told = error_of(run_script(script, *SMOKE, "--set", f"{kind}.epochs=9", cwd=copy, check=False))
-        assert f"has format 'face2parameter {kind} 0'; expected 'face2parameter {kind} 1'" in told
+        assert f"has format 'face2parameter {kind} 0'; expected {checkpoint.FORMATS[kind]!r}" in told
         for path in (copy / "runs" / "smoke" / kind / "checkpoints").iterdir():  # put back for the next
-            torch.save(torch.load(path, weights_only=True) | {"format": f"face2parameter {kind} 1"}, path)
+            torch.save(torch.load(path, weights_only=True) | {"format": checkpoint.FORMATS[kind]}, path)
 
 
 def test_latents_of_other_faces_or_another_creator_are_refused(copy):
@@ -252,7 +252,7 @@ class _Bomb:
 
 def test_a_pickle_with_code_is_refused_and_nothing_runs(smoke, tmp_path):
     mark = tmp_path / "ran"
-    for name, write in (("torch.pt", lambda p: torch.save({"format": "face2parameter vae 1", "model": _Bomb(mark)}, p)),
+    for name, write in (("torch.pt", lambda p: torch.save({"format": checkpoint.FORMATS["vae"], "model": _Bomb(mark)}, p)),
                         ("plain.pt", lambda p: p.write_bytes(pickle.dumps(_Bomb(mark))))):
         write(tmp_path / name)
         with pytest.raises(UserError, match="no checkpoint"):

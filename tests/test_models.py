@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Normal, kl_divergence as torch_kl
+from torch.distributions import MultivariateNormal, Normal, kl_divergence as torch_kl
 
 from models.mtcnn import FaceDetector, ONet, PNet, RNet, _load_known
 from models.perceptual import LPIPS, feature_weights, laplacian_pyramid_distance
 from models.regressor import Regressor
-from models.vae import VAE, Encoder, fold_batch_norm, kl_divergence, reparameterise, stage_count
+from models.vae import VAE, Encoder, LatentPrior, fold_batch_norm, kl_divergence, reparameterise, stage_count
 from utils.alignment import TEMPLATE
 from utils.errors import UserError
 from utils.muon import Muon, orthogonalise
@@ -75,6 +75,23 @@ def test_reparameterised_draws_have_the_posteriors_moments():
     draws = reparameterise(mu, logvar, torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(draws.mean(0), mu[0], atol=0.02, rtol=0)
     torch.testing.assert_close(draws.std(0), torch.tensor([0.5, 2.0]), atol=0.02, rtol=0)
+
+
+def test_the_fitted_prior_is_the_distribution_of_the_latents():
+    generator = torch.Generator().manual_seed(0)
+    prior, mix = LatentPrior(3), torch.tensor([[1.0, 0, 0], [0.9, 0.3, 0], [0, 0, 2]])
+    for _ in range(200):
+        mu = torch.randn(512, 3, generator=generator) @ mix.T + torch.tensor([1.0, 0, -1])
+        prior.update(mu, torch.full_like(mu, math.log(0.25)))
+    expected = mix @ mix.T + 0.25 * torch.eye(3)
+    drawn = prior.draw(torch.randn(50_000, 3, generator=generator))
+    torch.testing.assert_close(drawn.mean(0), torch.tensor([1.0, 0, -1]), atol=0.1, rtol=0)
+    torch.testing.assert_close(torch.cov(drawn.T), expected, atol=0.3, rtol=0.05)
+    mu, logvar = torch.randn(4, 3, generator=generator), torch.randn(4, 3, generator=generator)
+    fitted = MultivariateNormal(prior.mean, prior.covariance)
+    expected = torch_kl(MultivariateNormal(mu, torch.diag_embed(logvar.exp())), fitted)
+    torch.testing.assert_close(prior.kl(mu, logvar), expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(LatentPrior(3).kl(mu, logvar), kl_divergence(mu, logvar).sum(1), atol=1e-4, rtol=1e-4)
 
 
 def test_folded_encoder_computes_the_same():

@@ -1,7 +1,13 @@
 """Alignment geometry: five points → similarity transform → a face in a fixed frame."""
 
+import hashlib
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 #: Where alignment puts the five points in a 256×256 picture, x and y in pixels: the eye on the
 #: picture's left, the other eye, nose tip, mouth corner on the left, the other. This is ArcFace's
@@ -9,6 +15,11 @@ import numpy as np
 TEMPLATE = np.array([(92.5892, 103.3926), (163.0636, 103.0028), (128.0504, 143.4732),
                      (99.0986, 184.7310), (157.4598, 184.4082)])
 TEMPLATE_SIZE = 256
+
+#: How far from its place alignment puts a face: standard deviations of log scale, rotation in degrees, shift to the right
+#: and down in pixels of a 256×256 picture. 1.3 times what MTCNN's points do to the creator's renders
+#: (`python -m benchmarks.through_aligner` prints it).
+FRAME_SPREAD = (0.065, 2.0, 2.0, 3.5)
 
 
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -45,6 +56,45 @@ def alignment_transform(points: np.ndarray, size: int) -> np.ndarray:
     matrix = matrix * scale
     matrix[..., 2] += 0.5 * scale - 0.5
     return matrix
+
+
+def random_frames(names: Sequence[str]) -> np.ndarray:
+    """Where faces are moved to in training: (N, 4) float32 standard normal, in units of `FRAME_SPREAD`.
+
+    A NAME's frame is always the same, so nothing has to remember it.
+    """
+    seeds = (int.from_bytes(hashlib.sha256(f"frame {name}".encode("utf-8", "surrogateescape")).digest()[:8], "big") for name in names)
+    return np.array([np.random.default_rng(seed).standard_normal(4) for seed in seeds], np.float32).reshape(-1, 4)
+
+
+def frame_transform(frame: np.ndarray) -> np.ndarray:
+    """The (2, 3) similarity that moves a face in the 256×256 frame by `frame`, (4,) in units of `FRAME_SPREAD`.
+
+    Scale and rotation are about the frame's centre, the shift follows.
+    """
+    log_scale, degrees, right, down = np.asarray(frame, np.float64) * FRAME_SPREAD
+    a = np.exp(log_scale + 1j * np.radians(degrees))
+    linear = np.array([[a.real, -a.imag], [a.imag, a.real]])
+    centre = np.full(2, (TEMPLATE_SIZE - 1) / 2)
+    return np.column_stack([linear, centre + (right, down) - linear @ centre])
+
+
+def undo_frame(matrix: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """The (2, 3) alignment `matrix` of a photo corrected by how its face turned out to lie, (4,) as `frame_transform` takes."""
+    whole = lambda m: np.vstack([m, (0, 0, 1)])
+    return (np.linalg.inv(whole(frame_transform(frame))) @ whole(matrix))[:2]
+
+
+def move_pictures(pictures: Tensor, frames: Tensor) -> Tensor:
+    """Pictures (N, 3, S, S) moved by frames (N, 4), as `frame_transform` would; what comes in from outside repeats the border."""
+    log_scale, degrees, right, down = (frames * frames.new_tensor(FRAME_SPREAD)).unbind(1)
+    angle = torch.deg2rad(degrees)
+    cos, sin = torch.exp(-log_scale) * torch.cos(angle), torch.exp(-log_scale) * torch.sin(angle)
+    # affine_grid asks where each place of the result comes from, in units of half a side: p = A⁻¹ (q − shift).
+    inverse = torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1)
+    shift = torch.stack([right, down], 1)[:, :, None] * (2 / TEMPLATE_SIZE)
+    grid = F.affine_grid(torch.cat([inverse, -inverse @ shift], 2), list(pictures.shape), align_corners=False)
+    return F.grid_sample(pictures, grid.to(pictures.dtype), padding_mode="border", align_corners=False)
 
 
 def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

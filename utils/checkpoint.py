@@ -13,10 +13,10 @@ from utils.errors import UserError
 from utils.files import atomic_write
 
 #: What a checkpoint is of, and in which format: both must match when one is loaded.
-FORMATS = {"vae": "face2parameter vae 1", "f2p": "face2parameter f2p 1"}
+FORMATS = {"vae": "face2parameter vae 2", "f2p": "face2parameter f2p 2"}
 
 #: What every checkpoint of a kind holds beside its format.
-_KEYS = {"vae": {"config", "model", "optimizer", "scaler", "scheduler", "random", "epoch", "step", "sums", "best", "seconds"},
+_KEYS = {"vae": {"config", "model", "prior", "optimizer", "scaler", "scheduler", "random", "epoch", "step", "sums", "best", "seconds"},
          "f2p": {"config", "model", "optimizer", "scheduler", "random", "epoch", "best", "seconds", "encoder", "latent_dim",
                  "parameters", "faces", "far", "creator"}}
 

@@ -75,6 +75,8 @@ class VAEConfig:
 class LatentsConfig:
     batch_size: int = _setting(64, "faces a step", low=1)
     precision: str = _setting("fp32", "of the encoder", choices=("fp32", "bf16"))
+    moved: bool = _setting(False, "every face is also encoded turned, scaled and shifted a little: of these stage 2 learns to see, and "
+                                  "predict.py to undo, what a detector's points put wrong")
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class F2PConfig:
     width: int = _setting(1024, "neurons of a hidden layer", low=1)
     dropout: float = _setting(0.0, "share of hidden neurons left out in training", low=0, high=0.95)
     use_logvar: bool = _setting(True, "read logvar beside mu")
-    linear_start: bool = _setting(False, "the MLP adds to a linear map that starts as ridge regression")
+    norm: str = _setting("none", "normalisation of the hidden layers", choices=("none", "layer"))
+    activation: str = _setting("leaky_relu", "of the hidden layers", choices=("leaky_relu", "silu"))
     posterior_noise: float = _setting(0.0, "in training mu is moved by this many posterior standard deviations of noise", low=0)
     aug_prob: float = _setting(0.0, "probability of reading the photo-like variant's latent instead of the render's", low=0, high=1)
     epochs: int = _setting(30, "passes over the training faces; may be raised later", low=1)
