@@ -5,7 +5,7 @@
 Trains every recipe through the three scripts, in runs/accuracy/. `final` is the configuration as it is; each other
 recipe changes what its settings say, and its epochs are chosen so that stage 1 takes as long as that of `final`,
 by the speed of a few steps measured beforehand. `ceiling` is the same encoder with a linear head, trained directly
-on the labels for as long; `pca` ridge regression on as many principal components of the renders' pixels as the
+on the labels for as long as both stages of `final` took; `pca` ridge regression on as many principal components of the renders' pixels as the
 latent has dimensions: what a linear method keeps. Can be stopped and started again: what is finished is not done twice.
 """
 
@@ -115,9 +115,12 @@ def renders(base: Config) -> Renders:
 
 
 def ceiling(base: Config) -> dict[str, Any]:
-    """The same encoder with a linear head, trained directly on the labels of the renders for as long as stage 1."""
+    """The same encoder with a linear head, trained directly on the labels of the renders for as long as both stages of `final`."""
+    stages = [Path(_FOLDER) / "final_0" / stage / "metrics.json" for stage in ("vae", "f2p")]
+    if not all(path.exists() for path in stages):
+        raise UserError("the ceiling gets as much time as `final` took, which has not run yet: name it too")
+    budget = sum(json.loads(path.read_text(encoding="utf-8"))["run"]["seconds"] for path in stages)
     faces = renders(base)
-    budget = base.vae.epochs * seconds_an_epoch(base)
     train = {"channels": base.vae.encoder_channels, "norm": base.vae.norm, "bottleneck": base.vae.bottleneck,
              "optimizer": "muon" if base.vae.optimizer == "muon" else "adamw", "device": str(start_engine(base.run).device)}
     begin = time.perf_counter()

@@ -10,8 +10,10 @@ from tests.conftest import error_of, run_script
 
 from benchmarks.photos import Fitter, compare, is_frontal, ratios, read_frames, spearman
 from benchmarks.scale import memory_of
+from benchmarks.through_aligner import off_by, onto_canvas
 from datasets import creator
 from datasets.creator import writer
+from utils.alignment import FRAME_SPREAD, TEMPLATE, alignment_transform, frame_transform, transform_points
 from utils.pictures import write_picture
 
 
@@ -72,6 +74,15 @@ def test_photos_are_measured_over_people_held_out(smoke, tmp_path):
     assert "people not trained on" in lines[0] and lines[-1].startswith("median") and len(lines) == 16
     assert float(lines[-1].split()[-1]) > 0.6
     assert "nothing to do" in error_of(run_script("-m", "benchmarks.photos", "--photos", folder, cwd=smoke, check=False))
+
+
+def test_how_far_an_alignment_is_off_is_said_in_the_units_of_frames():
+    frame = np.array([0.5, -1, 2, 0.3])
+    _, placed = onto_canvas(np.zeros((256, 256, 3), np.uint8), np.random.default_rng(0))
+    right = alignment_transform(transform_points(placed, TEMPLATE), 256)
+    np.testing.assert_allclose(off_by(placed, right), 0, atol=1e-9)
+    moved = np.vstack([frame_transform(frame), (0, 0, 1)]) @ np.vstack([right, (0, 0, 1)])
+    np.testing.assert_allclose(off_by(placed, moved[:2]), frame * FRAME_SPREAD, atol=1e-9)
 
 
 def test_memory_of_this_process():

@@ -17,6 +17,7 @@ from datasets.creator import writer
 from datasets.hs_face import BUILT_IN_TABLE, parse_parameters
 from models.build import build_vae, load_regressor, load_vae
 from utils import checkpoint
+from utils.alignment import move_pictures, random_frames
 from utils.config import from_dict
 from utils.errors import UserError
 from utils.metrics import active_units, parameter_metrics, psnr, ridge
@@ -33,7 +34,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def test_run_folder_is_as_documented(smoke):
     run = smoke / "runs" / "smoke"
     for path in ("config.toml", "vae/checkpoints/last.pt", "vae/checkpoints/best.pt", "vae/metrics.json", "latents/images.npy", "latents/images.txt",
-                 "latents/aug_images.npy", "latents/meta.json", "f2p/checkpoints/last.pt", "f2p/checkpoints/best.pt", "f2p/metrics.json", "f2p/report.png"):
+                 "latents/aug_images.npy", "latents/images_moved.npy", "latents/aug_images_moved.npy", "latents/meta.json", "f2p/checkpoints/last.pt", "f2p/checkpoints/best.pt", "f2p/metrics.json", "f2p/report.png"):
         assert (run / path).stat().st_size > 0, path
     latents = np.load(run / "latents" / "images.npy")
     names = (run / "latents" / "images.txt").read_text().splitlines()
@@ -45,7 +46,10 @@ def test_run_folder_is_as_documented(smoke):
     picture = torch.from_numpy(read_rgb(smoke / "data" / "smoke" / "images" / f"{names[123]}.png")).permute(2, 0, 1)[None] / 255
     with torch.inference_mode():
         expected = torch.cat(vae.encoder(picture), 1)[0].numpy()
+        moved = torch.cat(vae.encoder(move_pictures(picture, torch.from_numpy(random_frames([names[123]])))), 1)[0].numpy()
     np.testing.assert_allclose(latents[123], expected, atol=2e-3)
+    np.testing.assert_allclose(np.load(run / "latents" / "images_moved.npy")[123], moved, atol=2e-3)
+    assert np.abs(moved - expected).max() > 0.02
 
 
 def test_metrics_say_everything(smoke):
