@@ -60,17 +60,22 @@ def run(arguments: list[str], folder: Path, watch: Callable[[int], None] | None 
 
 # --- growth ---------------------------------------------------------------------------------------
 
-def cost_growth(folder: Path, row: Callable[..., dict[str, Any]], sizes: tuple[int, int, int] = (200, 1000, 16_000)) -> list[dict[str, Any]]:
-    """CPU seconds a face of each script on 1,000 faces over those on 16,000, start-up taken off.
+#: What each script is measured with. A later one needs what those before it make, but for alignment, which nothing needs.
+_GROWING = {"datasets.creator": ("--output", "faces", "--size", 64, "--no-aug"),
+            "face_alignment.py": ("--input", "faces/images", "--output", "aligned", "--size", 64),
+            "vae_trainer.py": (*_DEFAULT, "--set", "vae.epochs=1"), "extract_latentvec.py": _DEFAULT,
+            # Epochs enough to drown a start-up's noise; batches that leave few of 900 training faces over.
+            "f2p_trainer.py": (*_DEFAULT, "--set", "f2p.epochs=60", "--set", "f2p.batch_size=128")}
+
+
+def cost_growth(folder: Path, row: Callable[..., dict[str, Any]], alignment: bool,
+                sizes: tuple[int, int, int] = (200, 1000, 16_000)) -> list[dict[str, Any]]:
+    """CPU seconds a face on 1,000 faces over those on 16,000, start-up taken off: of alignment, or of the four other scripts.
 
     What a script costs on the least faces is taken for its start-up. Processor time, as other work on the machine
     distorts it less than the clock.
     """
-    options = {"datasets.creator": ("--output", "faces", "--size", 64, "--no-aug"),
-               "face_alignment.py": ("--input", "faces/images", "--output", "aligned", "--size", 64),
-               "vae_trainer.py": (*_DEFAULT, "--set", "vae.epochs=1"), "extract_latentvec.py": _DEFAULT,
-               # Epochs enough to drown a start-up's noise; batches that leave few of 900 training faces over.
-               "f2p_trainer.py": (*_DEFAULT, "--set", "f2p.epochs=60", "--set", "f2p.batch_size=128")}
+    options = {script: given for script, given in _GROWING.items() if script == "datasets.creator" or (script == "face_alignment.py") == alignment}
     seconds: dict[str, dict[int, float]] = {script: {} for script in options}
     for count in sizes:
         of_repeats: dict[str, list[float]] = {script: [] for script in options}
@@ -85,6 +90,8 @@ def cost_growth(folder: Path, row: Callable[..., dict[str, Any]], sizes: tuple[i
     rows = []
     least, few, many = sizes
     for script, of in seconds.items():
+        if alignment and script == "datasets.creator":
+            continue  # it only made the pictures
         a_face = {count: (of[count] - of[least]) / (count - least) for count in (few, many)}
         rows.append(row(f"cost growth of {script}: CPU seconds a face at {few:,} faces", f"at {many:,} faces", a_face[few] / a_face[many], 0.9,
                         milliseconds_at_few=1000 * a_face[few], milliseconds_at_many=1000 * a_face[many], start_seconds=of[least]))

@@ -436,7 +436,8 @@ def prediction(bench: Bench) -> list[dict[str, Any]]:
 
 ROWS: dict[str, Callable[[Bench], list[dict[str, Any]]]] = {
     "extraction": extraction, "stage_1": stage_1, "stage_2": stage_2, "alignment": alignment, "prediction": prediction,
-    "stage_1_cuda": stage_1_on_cuda, "extraction_cuda": extraction_on_cuda, "growth": lambda bench: cost_growth(bench.folder, row)}
+    "stage_1_cuda": stage_1_on_cuda, "extraction_cuda": extraction_on_cuda, "growth": lambda bench: cost_growth(bench.folder, row, False),
+    "growth_alignment": lambda bench: cost_growth(bench.folder, row, True)}
 
 
 def machine() -> str:
