@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from datasets.creator import looks
 from datasets.hs_face import Parameter
 from models.build import load_regressor, load_vae
 from models.mtcnn import FaceDetector
+from models.regressor import Regressor
 from models.vae import fold_batch_norm
 from utils import checkpoint
 from utils.alignment import TEMPLATE_SIZE, alignment_transform, undo_frame, warp
@@ -42,6 +44,9 @@ _SIGN_CHANGES = ("position.x", "rotation.y", "rotation.z")
 
 #: How often a photo's alignment is corrected by what the encoder sees of it.
 _CORRECTIONS = 2
+
+#: No correction goes further than this many standard deviations of the frames of training.
+_MOST = 3.0
 
 
 class NoPrediction(Exception):
@@ -89,18 +94,8 @@ class Predictor:
         return warp(photo, matrix, TEMPLATE_SIZE), status
 
     def corrected(self, photo: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """An alignment (2, 3) of a photo, such that the face lies as the run's faces do, where stage 2 has learned how they lie.
-
-        A detector's points are some pixels off, and what moves with them is not the face's shape.
-        """
-        for _ in range(_CORRECTIONS if self.regressor.frame is not None else 0):
-            matrix = undo_frame(matrix, self.frame_of(warp(photo, matrix, TEMPLATE_SIZE)))
-        return matrix
-
-    @torch.inference_mode()
-    def frame_of(self, aligned: np.ndarray) -> np.ndarray:
-        """How an aligned face lies in its frame, (4,) in units of `utils.alignment.FRAME_SPREAD`."""
-        return self.regressor.frame_of(self.encode([aligned]))[0].clamp(-3, 3).numpy()
+        """An alignment (2, 3) of a photo, corrected where stage 2 has learned how the run's faces lie in their frames."""
+        return corrected_alignment(photo, matrix, self.encode, self.regressor) if self.regressor.frame is not None else matrix
 
     @torch.inference_mode()
     def encode(self, aligned: list[np.ndarray]) -> torch.Tensor:
@@ -149,6 +144,22 @@ class Predictor:
             return {name: values["r2"] for name, values in metrics["test"]["parameters"].items()}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
+
+
+@torch.inference_mode()
+def corrected_alignment(photo: np.ndarray, matrix: np.ndarray, encode: Callable[[list[np.ndarray]], torch.Tensor], regressor: Regressor) -> np.ndarray:
+    """An alignment (2, 3) of a photo such that the face lies in its frame as the faces of training do.
+
+    A detector's points are some pixels off, and what moves with them is not the face's shape.
+
+    Args:
+        encode: aligned faces (256, 256, 3) uint8 → latents (N, 2·latent_dim).
+        regressor: one that has learned frames.
+    """
+    for _ in range(_CORRECTIONS):
+        frame = regressor.frame_of(encode([warp(photo, matrix, TEMPLATE_SIZE)]))[0]
+        matrix = undo_frame(matrix, frame.clamp(-_MOST, _MOST).numpy())
+    return matrix
 
 
 def figure(face: Face, photo: np.ndarray | None, character: np.ndarray | None) -> np.ndarray:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ from f2p_trainer import Trainer as RegressorTrainer
 from models.build import build_regressor, build_vae
 from models.mtcnn import FaceDetector
 from models.vae import Encoder, fold_batch_norm
+from predict import corrected_alignment
 from utils.alignment import alignment_transform, warp
 from utils.config import Config, load
 from utils.errors import UserError, run_script
@@ -413,15 +415,23 @@ def prediction(bench: Bench) -> list[dict[str, Any]]:
     for title, config in (("configs/creator.toml", load(_ROOT / "configs" / "creator.toml")), ("configs/hs_face.toml", bench.full)):
         encoder = fold_batch_norm(build_vae(config).encoder.eval())
         regressor = build_regressor(config, config.vae.latent_dim, 205).eval()
-        size, parts = config.data.image_size, {"align": [], "encode": [], "regress": []}
+        size, parts = config.data.image_size, {"align": [], "correct": [], "encode": [], "regress": []}
+
+        def encode(aligned: list[np.ndarray]) -> Tensor:
+            small = cv2.resize(aligned[0], (size, size), interpolation=cv2.INTER_AREA)
+            return torch.cat(encoder(as_input(torch.from_numpy(small).permute(2, 0, 1)[None])), 1)
+
         for picture in pictures * _REPEATS:
             times = [time.perf_counter()]
             faces = detector.find(picture)
             points = faces.points[faces.largest] if len(faces.scores) else np.full((5, 2), 9.0) * np.arange(5)[:, None]
-            aligned = warp(picture, alignment_transform(points.astype(np.float64), size), size)
+            matrix = alignment_transform(points.astype(np.float64), 256)
+            times.append(time.perf_counter())
+            if regressor.frame is not None:
+                matrix = corrected_alignment(picture, matrix, encode, regressor)
             times.append(time.perf_counter())
             with torch.inference_mode():
-                latent = torch.cat(encoder(as_input(torch.from_numpy(aligned).permute(2, 0, 1)[None])), 1)
+                latent = encode([warp(picture, matrix, 256)])
                 times.append(time.perf_counter())
                 regressor(latent)
             times.append(time.perf_counter())
