@@ -65,30 +65,28 @@ _GROWING = {"datasets.creator": ("--output", "faces", "--size", 64, "--no-aug"),
             "face_alignment.py": ("--input", "faces/images", "--output", "aligned", "--size", 64),
             "vae_trainer.py": (*_DEFAULT, "--set", "vae.epochs=1"), "extract_latentvec.py": _DEFAULT,
             # Epochs enough to drown a start-up's noise; batches that leave few of 900 training faces over.
-            "f2p_trainer.py": (*_DEFAULT, "--set", "f2p.epochs=60", "--set", "f2p.batch_size=128")}
+            "f2p_trainer.py": (*_DEFAULT, "--set", "f2p.epochs=30", "--set", "f2p.batch_size=128")}
 
 
 def cost_growth(folder: Path, row: Callable[..., dict[str, Any]], alignment: bool,
                 sizes: tuple[int, int, int] = (200, 1000, 16_000)) -> list[dict[str, Any]]:
     """CPU seconds a face on 1,000 faces over those on 16,000, start-up taken off: of alignment, or of the four other scripts.
 
-    What a script costs on the least faces is taken for its start-up. Processor time, as other work on the machine
-    distorts it less than the clock.
+    What a script costs on the least faces is taken for its start-up. Medians, of one run of the most faces. Processor time,
+    as other work on the machine distorts it less than the clock.
     """
     options = {script: given for script, given in _GROWING.items() if script == "datasets.creator" or (script == "face_alignment.py") == alignment}
-    seconds: dict[str, dict[int, float]] = {script: {} for script in options}
-    for count in sizes:
-        of_repeats: dict[str, list[float]] = {script: [] for script in options}
-        for repeat in range(1 if count == sizes[-1] else 3):
-            place = folder / f"{count}_{repeat}"
-            place.mkdir()
-            for script, given in options.items():
-                extra = ("--count", count) if script == "datasets.creator" else ()
-                of_repeats[script].append(run(command(script, *given, *extra), place))
-        for script, values in of_repeats.items():
-            seconds[script][count] = median(values)
-    rows = []
     least, few, many = sizes
+    runs: dict[str, dict[int, list[float]]] = {script: {count: [] for count in sizes} for script in options}
+    # Small sets before and after the large one: a machine that is faster at one time than at another is then so for both.
+    for turn, count in enumerate((least, few, least, few, many, least, few, least, few)):
+        place = folder / str(turn)
+        place.mkdir()
+        for script, given in options.items():
+            extra = ("--count", count) if script == "datasets.creator" else ()
+            runs[script][count].append(run(command(script, *given, *extra), place))
+    seconds = {script: {count: median(values) for count, values in of.items()} for script, of in runs.items()}
+    rows = []
     for script, of in seconds.items():
         if alignment and script == "datasets.creator":
             continue  # it only made the pictures
