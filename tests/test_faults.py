@@ -345,10 +345,10 @@ def test_unwritable_folders_and_unreadable_files_get_a_sentence(open_folder):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 6 MiB."""
+    """A file system of 16 MiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], capture_output=True).returncode:
         pytest.skip("mounting a small file system is not allowed here")
     yield disk
     subprocess.run(["umount", "-l", str(disk)])
