@@ -24,13 +24,13 @@ from datasets.latents import MOVED
 from datasets.pictures import Batch, Pictures, Source, source_fingerprint
 from models.build import load_encoder
 from models.vae import Encoder, fold_batch_norm
-from utils.alignment import FRAME_SPREAD, move_pictures, random_frames
+from utils.alignment import FRAME_SPREAD, random_frames
 from utils.arrays import GrowingArray
 from utils.config import Config
 from utils.errors import Interrupted, UserError, run_script
 from utils.files import atomic_write, hold, write_json, write_text
 from utils.progress import progress
-from utils.training import (Engine, StopRequest, announce, as_input, choose_dtype, decode_workers, parse_arguments, start_engine)
+from utils.training import (Engine, StopRequest, announce, as_input, choose_dtype, decode_workers, move_pictures, parse_arguments, start_engine)
 from utils.workers import map_in_threads
 
 _COMMIT_EVERY = 4096
@@ -117,10 +117,9 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
         listing = folder / f"{part_of(source)}.unreadable.txt"
         pictures.check_unreadable(config.data.max_unreadable, listing)
         share = _share(len(source.paths), engine)
-        for part in sets_of(source, config.latents.moved):
+        for part, frames in sets_of(source, config.latents.moved).items():
             growing = GrowingArray(folder / f"{part}.rank{engine.rank}.npy", len(share), (2 * trained.vae.latent_dim,), "f4", json.dumps(
                 [wanted["fingerprint"], wanted["precision"], wanted["moved"], wanted["sources"][part_of(source)], share.start, share.stop]))
-            frames = torch.from_numpy(random_frames(source.names)) if part.endswith(MOVED) else None
             encode_source(encoder, pictures, share, growing, engine, config.latents.batch_size, stop, part.replace("_", " "), frames)
             bad = growing.note["unreadable"]
             growing.finish()
@@ -141,9 +140,9 @@ def part_of(source: Source) -> str:
     return Path(source.title).name
 
 
-def sets_of(source: Source, moved: bool) -> list[str]:
-    """The sets that are made of a source's pictures."""
-    return [part_of(source)] + ([part_of(source) + MOVED] if moved else [])
+def sets_of(source: Source, moved: bool) -> dict[str, torch.Tensor | None]:
+    """The sets that are made of a source's pictures, and by which frames (N, 4) the pictures are moved for each; None: not at all."""
+    return {part_of(source): None} | ({part_of(source) + MOVED: torch.from_numpy(random_frames(source.names))} if moved else {})
 
 
 def _share(count: int, engine: Engine) -> range:

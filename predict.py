@@ -28,7 +28,7 @@ from datasets.hs_face import Parameter
 from models.build import load_regressor, load_vae
 from models.mtcnn import FaceDetector
 from models.regressor import Regressor
-from models.vae import fold_batch_norm
+from models.vae import Encoder, fold_batch_norm
 from utils import checkpoint
 from utils.alignment import TEMPLATE_SIZE, alignment_transform, undo_frame, warp
 from utils.errors import UserError, run_script
@@ -40,7 +40,6 @@ from utils.workers import default_workers
 
 #: Right-side bones are the left ones mirrored: these properties change sign.
 _SIGN_CHANGES = ("position.x", "rotation.y", "rotation.z")
-
 
 #: How often a photo's alignment is corrected by what the encoder sees of it.
 _CORRECTIONS = 2
@@ -95,14 +94,11 @@ class Predictor:
 
     def corrected(self, photo: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         """An alignment (2, 3) of a photo, corrected where stage 2 has learned how the run's faces lie in their frames."""
-        return corrected_alignment(photo, matrix, self.encode, self.regressor) if self.regressor.frame is not None else matrix
+        return corrected_alignment(photo, matrix, self.encode, self.regressor)
 
-    @torch.inference_mode()
     def encode(self, aligned: list[np.ndarray]) -> torch.Tensor:
         """(N, 2·latent_dim) latents [mu | logvar] of aligned faces, each (H, W, 3) uint8."""
-        size = self.config.data.image_size
-        small = np.stack([cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA) if a.shape[0] != size else a for a in aligned])
-        return torch.cat(self.encoder(as_input(torch.from_numpy(small).permute(0, 3, 1, 2))), 1)
+        return encode_aligned(self.encoder, aligned, self.config.data.image_size)
 
     @torch.inference_mode()
     def predict(self, aligned: list[np.ndarray]) -> list[Face]:
@@ -147,6 +143,13 @@ class Predictor:
 
 
 @torch.inference_mode()
+def encode_aligned(encoder: Encoder, aligned: list[np.ndarray], size: int) -> torch.Tensor:
+    """(N, 2·latent_dim) latents [mu | logvar] of aligned faces, each (H, W, 3) uint8, by an encoder of pictures size×size."""
+    small = np.stack([cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA) if a.shape[0] != size else a for a in aligned])
+    return torch.cat(encoder(as_input(torch.from_numpy(small).permute(0, 3, 1, 2))), 1)
+
+
+@torch.inference_mode()
 def corrected_alignment(photo: np.ndarray, matrix: np.ndarray, encode: Callable[[list[np.ndarray]], torch.Tensor], regressor: Regressor) -> np.ndarray:
     """An alignment (2, 3) of a photo such that the face lies in its frame as the faces of training do.
 
@@ -154,9 +157,9 @@ def corrected_alignment(photo: np.ndarray, matrix: np.ndarray, encode: Callable[
 
     Args:
         encode: aligned faces (256, 256, 3) uint8 → latents (N, 2·latent_dim).
-        regressor: one that has learned frames.
+        regressor: one that has not learned frames leaves the alignment as it is.
     """
-    for _ in range(_CORRECTIONS):
+    for _ in range(_CORRECTIONS if regressor.frame is not None else 0):
         frame = regressor.frame_of(encode([warp(photo, matrix, TEMPLATE_SIZE)]))[0]
         matrix = undo_frame(matrix, frame.clamp(-_MOST, _MOST).numpy())
     return matrix

@@ -263,6 +263,7 @@ class Trainer:
         totals: dict[str, float] = {}
         moments = torch.zeros(2, settings.latent_dim, dtype=torch.float64)
         count = 0
+        kl_to_fitted = self.prior.divergence()
         for batch in self.pictures.batches(_chunks(indices, settings.batch_size), engine.device):
             pictures, size = as_input(batch.pictures), len(batch.indices)
             if not size:
@@ -274,7 +275,7 @@ class Trainer:
                 mean = self.model.decoder(mu)
             terms = loss_terms(VAEOutput(drawn, mu, logvar), pictures, settings, self.perceptual)
             terms = {"loss": total_loss(terms, settings), **terms, "mse_of_mu": F.mse_loss(mean, pictures),
-                     "kl_to_fitted_prior": self.prior.kl(mu, logvar).mean()}
+                     "kl_to_fitted_prior": kl_to_fitted(mu, logvar).mean()}
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0.0) + term.item() * size
             moments += torch.stack([mu.double().sum(0), mu.double().square().sum(0)]).cpu()

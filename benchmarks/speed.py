@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -38,7 +37,7 @@ from f2p_trainer import Trainer as RegressorTrainer
 from models.build import build_regressor, build_vae
 from models.mtcnn import FaceDetector
 from models.vae import Encoder, fold_batch_norm
-from predict import corrected_alignment
+from predict import corrected_alignment, encode_aligned
 from utils.alignment import alignment_transform, warp
 from utils.config import Config, load
 from utils.errors import UserError, run_script
@@ -416,19 +415,14 @@ def prediction(bench: Bench) -> list[dict[str, Any]]:
         encoder = fold_batch_norm(build_vae(config).encoder.eval())
         regressor = build_regressor(config, config.vae.latent_dim, 205).eval()
         size, parts = config.data.image_size, {"align": [], "correct": [], "encode": [], "regress": []}
-
-        def encode(aligned: list[np.ndarray]) -> Tensor:
-            small = cv2.resize(aligned[0], (size, size), interpolation=cv2.INTER_AREA)
-            return torch.cat(encoder(as_input(torch.from_numpy(small).permute(2, 0, 1)[None])), 1)
-
+        encode = lambda aligned: encode_aligned(encoder, aligned, size)
         for picture in pictures * _REPEATS:
             times = [time.perf_counter()]
             faces = detector.find(picture)
             points = faces.points[faces.largest] if len(faces.scores) else np.full((5, 2), 9.0) * np.arange(5)[:, None]
             matrix = alignment_transform(points.astype(np.float64), 256)
             times.append(time.perf_counter())
-            if regressor.frame is not None:
-                matrix = corrected_alignment(picture, matrix, encode, regressor)
+            matrix = corrected_alignment(picture, matrix, encode, regressor)
             times.append(time.perf_counter())
             with torch.inference_mode():
                 latent = encode([warp(picture, matrix, 256)])

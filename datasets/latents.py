@@ -11,7 +11,6 @@ from datasets.hs_face import Parameter, read_labels, read_parameters, read_split
 from utils.errors import UserError
 from utils.files import write_text
 
-
 #: What a set of faces moved in their frames is called by, after the set that they come from.
 MOVED = "_moved"
 

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-
 ACTIVATIONS = {"leaky_relu": nn.LeakyReLU, "silu": nn.SiLU}
 
 #: Neurons of the hidden layer that sees how a face lies in its frame.

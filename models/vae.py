@@ -8,6 +8,7 @@ numbers for each place of the bottleneck, flattened. Either way it is (N, latent
 """
 
 import copy
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -202,13 +203,20 @@ class LatentPrior(nn.Module):
         """Latents (N, D) of standard normal noise (N, D)."""
         return self.mean + noise @ self._factor().float().T
 
-    def kl(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        """KL(N(mu, exp(logvar)) ‖ this) in nats: (N, D) → (N,), the rate of a code that knows this distribution."""
+    def divergence(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """KL(N(mu, exp(logvar)) ‖ this) in nats as a function (N, D), (N, D) → (N,): the rate of a code that knows this distribution.
+
+        A function, as what all faces share takes longest and is computed once.
+        """
         factor = self._factor()
-        precision = torch.cholesky_inverse(factor).float()
-        apart = mu - self.mean
-        squares = (apart @ precision * apart).sum(1) + logvar.exp() @ precision.diagonal()
-        return 0.5 * (squares - mu.shape[1] - logvar.sum(1)) + factor.diagonal().log().sum()
+        precision, half_log_determinant = torch.cholesky_inverse(factor).float(), factor.diagonal().log().sum()
+
+        def kl(mu: Tensor, logvar: Tensor) -> Tensor:
+            apart = mu - self.mean
+            squares = (apart @ precision * apart).sum(1) + logvar.exp() @ precision.diagonal()
+            return 0.5 * (squares - mu.shape[1] - logvar.sum(1)) + half_log_determinant
+
+        return kl
 
     def _factor(self) -> Tensor:
         eye = torch.eye(len(self.mean), dtype=torch.float64, device=self.mean.device)

@@ -14,9 +14,10 @@ from datasets import creator
 from datasets.creator import writer
 from face_alignment import find_jobs
 from models.mtcnn import FaceDetector
-from utils.alignment import (FRAME_SPREAD, TEMPLATE, alignment_transform, five_points, frame_transform, move_pictures, random_frames,
+from utils.alignment import (FRAME_SPREAD, TEMPLATE, alignment_transform, five_points, frame_transform, random_frames,
                              similarity_transform, transform_points, undo_frame, warp)
 from utils.pictures import read_rgb, unique_stems, write_picture
+from utils.training import move_pictures
 
 
 @given(st.floats(0.05, 20), st.floats(-3.1, 3.1), st.floats(-500, 500), st.floats(-500, 500), st.integers(0, 2 ** 31))

@@ -17,12 +17,12 @@ from datasets.creator import writer
 from datasets.hs_face import BUILT_IN_TABLE, parse_parameters
 from models.build import build_vae, load_regressor, load_vae
 from utils import checkpoint
-from utils.alignment import move_pictures, random_frames
+from utils.alignment import random_frames
 from utils.config import from_dict
 from utils.errors import UserError
 from utils.metrics import active_units, parameter_metrics, psnr, ridge
 from utils.pictures import read_rgb, write_picture
-from utils.training import seed_everything
+from utils.training import move_pictures, seed_everything
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -5,9 +5,6 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 #: Where alignment puts the five points in a 256×256 picture, x and y in pixels: the eye on the
 #: picture's left, the other eye, nose tip, mouth corner on the left, the other. This is ArcFace's
@@ -83,18 +80,6 @@ def undo_frame(matrix: np.ndarray, frame: np.ndarray) -> np.ndarray:
     """The (2, 3) alignment `matrix` of a photo corrected by how its face turned out to lie, (4,) as `frame_transform` takes."""
     whole = lambda m: np.vstack([m, (0, 0, 1)])
     return (np.linalg.inv(whole(frame_transform(frame))) @ whole(matrix))[:2]
-
-
-def move_pictures(pictures: Tensor, frames: Tensor) -> Tensor:
-    """Pictures (N, 3, S, S) moved by frames (N, 4), as `frame_transform` would; what comes in from outside repeats the border."""
-    log_scale, degrees, right, down = (frames * frames.new_tensor(FRAME_SPREAD)).unbind(1)
-    angle = torch.deg2rad(degrees)
-    cos, sin = torch.exp(-log_scale) * torch.cos(angle), torch.exp(-log_scale) * torch.sin(angle)
-    # affine_grid asks where each place of the result comes from, in units of half a side: p = A⁻¹ (q − shift).
-    inverse = torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1)
-    shift = torch.stack([right, down], 1)[:, :, None] * (2 / TEMPLATE_SIZE)
-    grid = F.affine_grid(torch.cat([inverse, -inverse @ shift], 2), list(pictures.shape), align_corners=False)
-    return F.grid_sample(pictures, grid.to(pictures.dtype), padding_mode="border", align_corners=False)
 
 
 def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

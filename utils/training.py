@@ -14,8 +14,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from utils import config as configuration
+from utils.alignment import FRAME_SPREAD, TEMPLATE_SIZE
 from utils.config import Config, RunConfig
 from utils.errors import Interrupted, UserError
 from utils.files import write_text
@@ -154,6 +156,18 @@ def noise_for(indices: Tensor, width: int, seed: int, epoch: int) -> Tensor:
 def as_input(pictures: Tensor) -> Tensor:
     """(B, 3, S, S) uint8 → float32 in [0, 1], channels last, as the networks take it."""
     return pictures.to(torch.float32, memory_format=torch.channels_last) / 255
+
+
+def move_pictures(pictures: Tensor, frames: Tensor) -> Tensor:
+    """Pictures (N, 3, S, S) moved by frames (N, 4), as `utils.alignment.frame_transform` would; what comes in from outside repeats the border."""
+    log_scale, degrees, right, down = (frames * frames.new_tensor(FRAME_SPREAD)).unbind(1)
+    angle = torch.deg2rad(degrees)
+    cos, sin = torch.exp(-log_scale) * torch.cos(angle), torch.exp(-log_scale) * torch.sin(angle)
+    # affine_grid asks where each place of the result comes from, in units of half a side: p = A⁻¹ (q − shift).
+    inverse = torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1)
+    shift = torch.stack([right, down], 1)[:, :, None] * (2 / TEMPLATE_SIZE)
+    grid = F.affine_grid(torch.cat([inverse, -inverse @ shift], 2), list(pictures.shape), align_corners=False)
+    return F.grid_sample(pictures, grid.to(pictures.dtype), padding_mode="border", align_corners=False)
 
 
 def announce(config: Config, script: str) -> None:
