@@ -1,6 +1,7 @@
 """Set-up that the training scripts share: device, precision, seed, several processes, being stopped."""
 
 import argparse
+import atexit
 import os
 import random
 import signal
@@ -79,6 +80,7 @@ def start_engine(run: RunConfig) -> Engine:
         device = torch.device("cpu")
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if use_cuda else "gloo")
+        atexit.register(dist.destroy_process_group)  # its threads, still running at the very end, can abort a process that is done
     if run.threads:
         torch.set_num_threads(run.threads)
     elif not use_cuda and world == 1:
