@@ -34,7 +34,7 @@ from utils.progress import progress
 from utils.training import Engine, StopRequest, announce, parse_arguments, put_aside, seed_everything, start_engine
 
 _FIXED = ("run.seed", "data.root", "latents.moved", *(f"f2p.{key}" for key in (
-    "layers", "width", "dropout", "use_logvar", "norm", "activation", "posterior_noise", "aug_prob", "batch_size", "learning_rate", "weight_decay")))
+    "layers", "width", "dropout", "use_logvar", "whitening", "norm", "activation", "posterior_noise", "aug_prob", "batch_size", "learning_rate", "weight_decay")))
 
 
 class Trainer:

@@ -1,5 +1,7 @@
 """The MLP of stage 2: latents → facial parameters."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -25,15 +27,17 @@ class Regressor(nn.Module):
         norm: "layer" normalises each hidden layer before its activation (Ba et al., 2016), "none" does not.
         activation: of the hidden layers, one of `ACTIVATIONS`.
         frame: also learn where alignment put the face; see `frame_of`.
+        whitening: how far the mu are decorrelated before they are read; see `fit_standardisation`.
     """
 
     def __init__(self, latent_dim: int, outputs: int, layers: int, width: int, dropout: float = 0.0, use_logvar: bool = True,
-                 norm: str = "none", activation: str = "leaky_relu", frame: bool = False) -> None:
+                 norm: str = "none", activation: str = "leaky_relu", frame: bool = False, whitening: float = 0.0) -> None:
         super().__init__()
-        self.latent_dim, self.use_logvar = latent_dim, use_logvar
+        self.latent_dim, self.use_logvar, self.whitening = latent_dim, use_logvar, whitening
         inputs = 2 * latent_dim if use_logvar else latent_dim
         self.register_buffer("mean", torch.zeros(2 * latent_dim))
         self.register_buffer("std", torch.ones(2 * latent_dim))
+        self.register_buffer("decorrelation", torch.eye(latent_dim) if whitening else None)
         sizes = [inputs] + [width] * (layers - 1)
         hidden: list[nn.Module] = []
         for size_in, size_out in zip(sizes, sizes[1:]):
@@ -50,16 +54,28 @@ class Regressor(nn.Module):
 
         A mu is divided by the deviation of the latents drawn from it, √(var(mu) + mean(exp(logvar))): a dimension that the
         VAE does not use, whose mu hardly varies in its wide posterior, stays small instead of being blown up to noise.
+
+        With `whitening` p above 0 the standardised mu are then turned to the principal axes of these drawn latents and
+        divided by their variances there to the power p: 0.5 is PCA whitening, less leaves strong axes the stronger ones.
+        Gradient descent learns such inputs faster (LeCun et al., "Efficient BackProp", 1998, 4.3).
         """
         count = sum(map(len, sets))
         mean = sum(latents.sum(0, dtype=torch.float64) for latents in sets) / count
         variance = torch.zeros_like(mean)
-        for block in (block for latents in sets for block in latents.split(8192)):  # a whole set in double precision would be twice its size
+        for block in _blocks(sets):
             variance += (block - mean).square().sum(0) / count
             variance[:self.latent_dim] += block[:, self.latent_dim:].exp().sum(0, dtype=torch.float64) / count
         std = variance.sqrt()
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std < 1e-6 * (1 + mean.abs()), torch.ones_like(std), std))
+        if self.whitening:
+            covariance = torch.zeros(self.latent_dim, self.latent_dim, dtype=torch.float64, device=mean.device)
+            for block in _blocks(sets):
+                mu = ((block - self.mean) / self.std)[:, :self.latent_dim]
+                covariance += mu.T @ mu / count
+                covariance.diagonal().add_((block[:, self.latent_dim:].exp().mean(0) * len(block) / count) / self.std[:self.latent_dim].square())
+            variances, axes = torch.linalg.eigh(covariance)
+            self.decorrelation.copy_(axes * variances.clamp(min=1e-4) ** -self.whitening)
 
     def distance(self, latents: Tensor) -> Tensor:
         """How far faces lie from those of training: (N, 2·D) → (N,), root mean square of standardised mu.
@@ -81,4 +97,12 @@ class Regressor(nn.Module):
 
     def _standardised(self, latents: Tensor) -> Tensor:
         x = (latents - self.mean) / self.std
+        if self.whitening:
+            mu, logvar = x.chunk(2, 1)
+            x = torch.cat([(mu @ self.decorrelation).to(x.dtype), logvar], 1)  # autocast multiplies in lower precision
         return x if self.use_logvar else x[:, :self.latent_dim]
+
+
+def _blocks(sets: tuple[Tensor, ...]) -> Iterator[Tensor]:
+    """Blocks of the sets' rows: a whole set in double precision would be twice its size."""
+    return (block for latents in sets for block in latents.split(8192))

@@ -126,6 +126,20 @@ def test_regressor_standardises_inside():
     torch.testing.assert_close(only_mu(latents), only_mu(moved))
 
 
+@pytest.mark.parametrize("power", [0.0, 0.25, 0.5])
+def test_whitening_levels_the_principal_axes_of_drawn_latents(power):
+    torch.manual_seed(0)
+    shared, own, scale = torch.randn(20000, 1), torch.randn(20000, 2), torch.tensor([4.0, 0.5])
+    mu = (shared * 0.9 ** 0.5 + own * 0.05 ** 0.5) * scale  # draws from their posteriors have correlation 0.9
+    logvar = (0.05 * scale ** 2).log().expand(20000, 2)
+    model = Regressor(2, 1, 2, 8, whitening=power)
+    model.fit_standardisation(torch.cat([mu, logvar], 1))
+    drawn = torch.cat([reparameterise(mu, logvar, torch.randn_like(mu)), logvar], 1)
+    seen = model._standardised(drawn)[:, :2]
+    variances = torch.linalg.eigvalsh(torch.cov(seen.T)).tolist()
+    assert variances == pytest.approx([0.1 ** (1 - 2 * power), 1.9 ** (1 - 2 * power)], rel=0.05)
+
+
 def test_pyramid_distance_sees_what_is_fine():
     alike = feature_weights(32, 1.0)
     smooth = torch.zeros(1, 3, 32, 32)

@@ -85,6 +85,8 @@ class F2PConfig:
     width: int = _setting(1024, "neurons of a hidden layer", low=1)
     dropout: float = _setting(0.0, "share of hidden neurons left out in training", low=0, high=0.95)
     use_logvar: bool = _setting(True, "read logvar beside mu")
+    whitening: float = _setting(0.0, "0: each mu is divided by its deviation; above: the mu are turned to their principal axes as well and "
+                                     "divided by their variances there to this power; 0.5 is PCA whitening", low=0, high=0.5)
     norm: str = _setting("none", "normalisation of the hidden layers", choices=("none", "layer"))
     activation: str = _setting("leaky_relu", "of the hidden layers", choices=("leaky_relu", "silu"))
     posterior_noise: float = _setting(0.0, "in training mu is moved by this many posterior standard deviations of noise", low=0)
