@@ -16,6 +16,7 @@ fitted to the photo's landmarks themselves.
 import argparse
 import hashlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -162,32 +163,43 @@ def compare(photo: np.ndarray, character: np.ndarray, rng: np.random.Generator) 
             "chance_95": float(np.quantile(null, 0.95)), "p": float((1 + (null >= rho).sum()) / (1 + _DRAWS))}
 
 
-def measure(frames: list[Frame], run: Path) -> dict:
-    predictor, detector, fitter = Predictor(run), FaceDetector(), Fitter()
+def of_run(run: Path) -> Callable[[np.ndarray], np.ndarray | None]:
+    """What reads the largest face's sliders (54,) off a photo with a trained run; None where there is no face."""
+    predictor, detector = Predictor(run), FaceDetector()
     if predictor.creator_version is None or len(predictor.parameters) != len(NAMES):
         raise UserError(f"{run} learned another game than the embedded creator, whose characters are compared here")
+
+    def predict(photo: np.ndarray) -> np.ndarray | None:
+        aligned = predictor.align(photo, detector, "largest")[0]
+        return None if aligned is None else predictor.predict([aligned])[0].parameters
+
+    return predict
+
+
+def measure(frames: list[Frame], predict: Callable[[np.ndarray], np.ndarray | None]) -> dict:
+    """ρ of every ratio over the people held out, by what `predict` makes of their photos, (H, W, 3) uint8 each."""
     landmarks = np.array([f.landmarks for f in frames])
     frames = [f for f, frontal in zip(frames, is_frontal(landmarks)) if frontal and is_held_out(f.person)]
     used, predicted = [], []
     for frame in progress(iterable=frames, desc="predicting", unit="photo"):
         try:
-            aligned, _ = predictor.align(read_rgb(frame.path), detector, "largest")
+            sliders = predict(read_rgb(frame.path))
         except UnreadablePicture:
             continue
-        if aligned is not None:
+        if sliders is not None:
             used.append(frame)
-            predicted.append(predictor.predict([aligned])[0].parameters)
+            predicted.append(sliders)
     if len({f.person for f in used}) < 5:
         raise UserError(f"only {len({f.person for f in used})} held-out people have a frontal frame with a face; at least 5 are needed")
     people, truth = np.array([f.person for f in used]), np.array([f.landmarks for f in used])
-    photo = ratios(truth)
+    fitter, photo = Fitter(), ratios(truth)
     character, fitted = ratios(fitter.landmarks(np.array(predicted))), ratios(fitter.landmarks(fitter.fit(truth)))
     rng = np.random.default_rng(0)
     table = {}
     for name, values in photo.items():
         of_photo, of_character, of_fitted = (by_person(v, people) for v in (values, character[name], fitted[name]))
         table[name] = compare(of_photo, of_character, rng) | {"ceiling": float(spearman(of_photo, of_fitted))}
-    return {"people": len(set(people)), "frames": len(used), "run": run.as_posix(), "ratios": table,
+    return {"people": len(set(people)), "frames": len(used), "ratios": table,
             "median_rho": float(np.median([v["rho"] for v in table.values()])),
             "median_ceiling": float(np.median([v["ceiling"] for v in table.values()]))}
 
@@ -208,7 +220,7 @@ def main() -> None:
         return
     if options.run is None:
         raise UserError("nothing to do: give --run to measure a run, or --known and --aligned to choose whom to train on")
-    result = measure(frames, options.run)
+    result = {"run": options.run.as_posix()} | measure(frames, of_run(options.run))
     print(f"{result['people']} people not trained on, {result['frames']} frontal frames\n")
     print(f"{'ratio':14s} {'rho':>6s}  {'95 % interval':>15s}  {'chance':>6s}  {'ceiling':>7s}")
     for name, v in result["ratios"].items():
