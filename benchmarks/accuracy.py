@@ -38,9 +38,9 @@ _FOLDER = "runs/accuracy"
 #: Settings of the original's recipe at any image size; LPIPS is left out, as its weights cannot be had everywhere.
 _ORIGINAL = ("vae.latent_dim=1024", "vae.spatial=false", "vae.bottleneck=4", "vae.kl_weight=0.00025", "vae.mse_weight=100", "vae.pyramid_weight=0",
              "vae.feature_weight=1", "vae.optimizer=adam", "vae.learning_rate=1e-4", "vae.schedule=exponential", "vae.lr_decay=0.95", "vae.warmup_steps=0",
-             "vae.clip_norm=0", "vae.batch_size=32", "f2p.layers=4", "f2p.width=1024", "f2p.whitening=0", "f2p.norm=none", "f2p.activation=leaky_relu", "f2p.dropout=0",
-             "f2p.posterior_noise=0", "f2p.aug_prob=0", "f2p.epochs=15", "f2p.batch_size=32", "f2p.learning_rate=1e-4",
-             "f2p.weight_decay=0.01")
+             "vae.clip_norm=0", "vae.batch_size=32", "latents.moved=false", "f2p.layers=4", "f2p.width=1024", "f2p.whitening=0", "f2p.norm=none",
+             "f2p.activation=leaky_relu", "f2p.dropout=0", "f2p.posterior_noise=0", "f2p.aug_prob=0", "f2p.epochs=15", "f2p.batch_size=32",
+             "f2p.learning_rate=1e-4", "f2p.weight_decay=0.01")
 
 RECIPES: dict[str, tuple[str, ...]] = {
     "final": (),
