@@ -1,6 +1,7 @@
 """The measurements of benchmarks/: closed forms, and what they say of characters whose sliders are known."""
 
 import csv
+import json
 import os
 
 import cv2
@@ -54,13 +55,14 @@ def test_fitted_sliders_reach_the_landmarks(characters):
     assert left < 0.15 * np.abs(fitter.landmarks(np.full((6, 54), 0.5)) - characters).mean()
 
 
-def test_photos_are_measured_over_people_held_out(smoke, tmp_path):
-    """Characters on canvases stand in for photos; an untrained predictor, so only form and ceiling are looked at."""
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Characters on canvases stand in for photos of 32 people."""
     rng, renderer = np.random.default_rng(0), creator.Renderer(256)
-    looks = [writer.face(4, i) for i in range(32)]
-    folder = tmp_path / "photos"
+    folder = tmp_path_factory.mktemp("photos")
     rows = []
-    for i, (parameters, look, _) in enumerate(looks):
+    for i in range(32):
+        parameters, look, _ = writer.face(4, i)
         picture, points = renderer.render(parameters[None], [(look,)])
         shift = rng.uniform(60, 120, 2)
         matrix = np.array([[0.7, 0, shift[0]], [0, 0.7, shift[1]]])
@@ -68,12 +70,28 @@ def test_photos_are_measured_over_people_held_out(smoke, tmp_path):
         rows.append([f"p{i}.png", f"person {i}", *(0.7 * points[0] + shift).ravel().round(2)])
     with open(folder / "landmarks.csv", "w", newline="") as file:
         csv.writer(file).writerows([["name", "person", *(f"{a}{i}" for i in range(68) for a in "xy")], *rows, ["../../etc/passwd", "nobody", *rows[0][2:]]])
-    assert len(read_frames(folder)) == 32
-    result = run_script("-m", "benchmarks.photos", "--photos", folder, "--run", smoke / "runs" / "smoke", cwd=smoke)
+    return folder
+
+
+def test_photos_are_measured_over_people_held_out(smoke, photos):
+    """By an untrained predictor, so only form and ceiling are looked at."""
+    assert len(read_frames(photos)) == 32
+    result = run_script("-m", "benchmarks.photos", "--photos", photos, "--run", smoke / "runs" / "smoke", cwd=smoke)
     lines = result.stdout.splitlines()
     assert "people not trained on" in lines[0] and lines[-1].startswith("median") and len(lines) == 16
     assert float(lines[-1].split()[-1]) > 0.6
-    assert "nothing to do" in error_of(run_script("-m", "benchmarks.photos", "--photos", folder, cwd=smoke, check=False))
+    assert "nothing to do" in error_of(run_script("-m", "benchmarks.photos", "--photos", photos, cwd=smoke, check=False))
+
+
+def test_direct_learns_from_variants_and_predicts_photos(smoke, photos):
+    options = ("-m", "benchmarks.direct", "--data", "data/smoke", "--image-size", 32)
+    written = smoke / "direct.json"
+    run_script(*options, "--channels", 8, 16, "--variants", "--epochs", 2, "--photos", photos, "--json", written, cwd=smoke)
+    result = json.loads(written.read_text())
+    assert result["run"]["parts"] == ["images", "aug_images"]
+    assert all(len(result[part]["parameters"]) == 54 for part in ("test", "test_aug_images"))
+    assert len(result["photos"]["ratios"]) == 12 and -1 <= result["photos"]["median_rho"] <= 1
+    assert "expected 2 or 3" in error_of(run_script(*options, "--channels", 8, cwd=smoke, check=False))
 
 
 def test_how_far_an_alignment_is_off_is_said_in_the_units_of_frames():
