@@ -38,6 +38,7 @@ from utils.training import choose_dtype
 from utils.workers import default_workers
 
 CHANNELS = (16, 32, 64, 128, 256, 256)
+_BATCH = 64
 
 
 class Direct(nn.Module):
@@ -97,7 +98,7 @@ def answers(model: Direct, pictures: Pictures, indices: np.ndarray) -> np.ndarra
                                for batch in pictures.batches(np.array_split(indices, max(1, len(indices) // 128)), device)])
 
 
-def train_direct(faces: LabelledPictures, channels: tuple[int, ...], epochs: int, batch_size: int = 64,
+def train_direct(faces: LabelledPictures, channels: tuple[int, ...], epochs: int, batch_size: int = _BATCH,
                  learning_rate: float = 2e-3, norm: str = "batch", bottleneck: int = 4, seed: int = 0, device: str = "cpu",
                  optimizer: str = "adamw", log: Callable[[str], None] = print) -> Direct:
     """Train on split "train" of labelled pictures."""
@@ -167,14 +168,20 @@ def main() -> None:
     if stages is None:
         raise UserError(f"--image-size is {options.image_size}; expected 32, 64, 128 or 256")
     channels = tuple(options.channels or CHANNELS[:stages])
-    if len(channels) not in (stages - 1, stages):
-        raise UserError(f"--channels names {len(channels)} widths; expected {stages - 1} or {stages} at {options.image_size} pixels")
+    if len(channels) not in (stages - 1, stages) or min(channels) < 1:
+        raise UserError(f"--channels is {' '.join(map(str, channels))}; expected {stages - 1} or {stages} widths above 0 at {options.image_size} pixels")
+    if options.epochs < 1:
+        raise UserError(f"--epochs is {options.epochs}; expected at least 1")
     torch.set_num_threads(default_workers())
     frames = read_frames(options.photos) if options.photos else []
     parts = ("images", "aug_images") if options.variants else ("images",)
     faces = read_labelled(options.data, options.image_size, options.cache, parts)
     if frames and [p.name for p in faces.parameters] != list(NAMES):
         raise UserError(f"--photos compares characters of the embedded creator; {options.data} is of another game")
+    counts = {split: len(faces.pictures.indices(split)) for split in ("train", "val", "test")}
+    if counts["train"] < _BATCH or not counts["val"] or not counts["test"]:
+        raise UserError(f"{options.data} gives {counts['train']} pictures for training, {counts['val']} for validation and {counts['test']} for testing; "
+                        f"at least {_BATCH}, 1 and 1 are needed")
     started = time.time()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = train_direct(faces, channels, options.epochs, bottleneck=options.image_size >> len(channels),

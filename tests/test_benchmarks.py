@@ -91,7 +91,7 @@ def test_direct_learns_from_variants_and_predicts_photos(smoke, photos):
     assert result["run"]["parts"] == ["images", "aug_images"]
     assert all(len(result[part]["parameters"]) == 54 for part in ("test", "test_aug_images"))
     assert len(result["photos"]["ratios"]) == 12 and -1 <= result["photos"]["median_rho"] <= 1
-    assert "expected 2 or 3" in error_of(run_script(*options, "--channels", 8, cwd=smoke, check=False))
+    assert "expected 2 or 3 widths" in error_of(run_script(*options, "--channels", 8, cwd=smoke, check=False))
 
 
 def test_how_far_an_alignment_is_off_is_said_in_the_units_of_frames():
