@@ -85,12 +85,8 @@ class Predictor:
 
     def align(self, photo: np.ndarray, detector: FaceDetector, which: str) -> tuple[np.ndarray | None, str]:
         """The aligned 256×256 face of a photo and a status, as face_alignment.py would give them, its alignment corrected."""
-        faces = detector.find(photo)
-        status, index = faces.choose(which)
-        if index is None:
-            return None, status
-        matrix = self.corrected(photo, alignment_transform(faces.points[index].astype(np.float64), TEMPLATE_SIZE))
-        return warp(photo, matrix, TEMPLATE_SIZE), status
+        matrix, status = alignment_of(photo, detector, which)
+        return (None if matrix is None else warp(photo, self.corrected(photo, matrix), TEMPLATE_SIZE)), status
 
     def corrected(self, photo: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         """An alignment (2, 3) of a photo, corrected where stage 2 has learned how the run's faces lie in their frames."""
@@ -140,6 +136,13 @@ class Predictor:
             return {name: values["r2"] for name, values in metrics["test"]["parameters"].items()}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
+
+
+def alignment_of(photo: np.ndarray, detector: FaceDetector, which: str) -> tuple[np.ndarray | None, str]:
+    """The alignment (2, 3) of a photo's face by the detector's points, None where none is chosen, and a status."""
+    faces = detector.find(photo)
+    status, index = faces.choose(which)
+    return (None if index is None else alignment_transform(faces.points[index].astype(np.float64), TEMPLATE_SIZE)), status
 
 
 @torch.inference_mode()

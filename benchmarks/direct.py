@@ -27,9 +27,10 @@ from datasets.creator import NAMES
 from datasets.faces import creator_version
 from datasets.hs_face import Parameter, find_parts, read_labels, read_parameters, read_splits
 from datasets.pictures import Pictures, Source
-from models.vae import Encoder, stage_count
 from models.mtcnn import FaceDetector
-from utils.alignment import TEMPLATE_SIZE, alignment_transform, warp
+from models.vae import Encoder, stage_count
+from predict import alignment_of
+from utils.alignment import TEMPLATE_SIZE, warp
 from utils.errors import UserError, run_script
 from utils.files import write_json
 from utils.metrics import parameter_metrics
@@ -138,11 +139,10 @@ def of_photo(model: Direct, detector: FaceDetector, size: int) -> Callable[[np.n
     """What reads the largest face's parameters (P,) off a photo, aligned by the detector's points; None where there is no face."""
     @torch.inference_mode()
     def predict(photo: np.ndarray) -> np.ndarray | None:
-        found = detector.find(photo)
-        index = found.choose("largest")[1]
-        if index is None:
+        matrix, _ = alignment_of(photo, detector, "largest")
+        if matrix is None:
             return None
-        aligned = warp(photo, alignment_transform(found.points[index].astype(np.float64), TEMPLATE_SIZE), TEMPLATE_SIZE)
+        aligned = warp(photo, matrix, TEMPLATE_SIZE)
         small = torch.from_numpy(cv2.resize(aligned, (size, size), interpolation=cv2.INTER_AREA)).to(model.mean.device)
         return model(small.permute(2, 0, 1)[None].float() / 255)[0].clamp(0, 1).cpu().numpy()
 
