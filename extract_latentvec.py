@@ -7,11 +7,11 @@
 Reads runs/NAME/vae/checkpoints/best.pt and the pictures in data.root. Writes, for `images` and where
 present `aug_images`, runs/NAME/latents/SET.npy (float32, a row [mu | logvar] a face), SET.txt (the
 NAME of each row) and meta.json. With latents.moved also SET_moved, the same faces turned, scaled and
-shifted a little. Stopped and started again it goes on; finished it says so.
+shifted a little; with latents.mirrored SET_mirrored, the same faces mirrored. Stopped and started again it goes on; finished it says so.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,13 +20,13 @@ import torch
 import torch.distributed as dist
 
 from datasets.faces import creator_settings, ensure_data, root_sources
-from datasets.latents import MOVED
+from datasets.latents import MIRRORED, MOVED
 from datasets.pictures import Batch, Pictures, Source, source_fingerprint
 from models.build import load_encoder
 from models.vae import Encoder, fold_batch_norm
 from utils.alignment import FRAME_SPREAD, random_frames
 from utils.arrays import GrowingArray
-from utils.config import Config
+from utils.config import Config, LatentsConfig
 from utils.errors import Interrupted, UserError, run_script
 from utils.files import atomic_write, hold, write_json, write_text
 from utils.progress import progress
@@ -35,18 +35,21 @@ from utils.workers import map_in_threads
 
 _COMMIT_EVERY = 4096
 
+#: What is done to pictures (B, 3, S, S), whose indices (B,) are given too, before they are encoded.
+Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-def encode(encoder: Encoder, batch: Batch, frames: torch.Tensor | None = None) -> np.ndarray:
-    """Latents [mu | logvar] of a batch, (B, 2·latent_dim) float32; with frames (N, 4) of all pictures, of these moved by theirs."""
+
+def encode(encoder: Encoder, batch: Batch, change: Change | None = None) -> np.ndarray:
+    """Latents [mu | logvar] of a batch, (B, 2·latent_dim) float32, of its pictures changed where a change is given."""
     with torch.inference_mode():
         pictures = as_input(batch.pictures)
-        if frames is not None:
-            pictures = move_pictures(pictures, frames[batch.indices].to(pictures.device))
+        if change is not None:
+            pictures = change(pictures, batch.indices)
         return torch.cat(encoder(pictures), 1).cpu().numpy()
 
 
 def encode_batches(encoder: Encoder, pictures: Pictures, chunks: Sequence[Sequence[int]], device: torch.device,
-                   frames: torch.Tensor | None = None) -> Iterator[tuple[np.ndarray, Batch]]:
+                   change: Change | None = None) -> Iterator[tuple[np.ndarray, Batch]]:
     """Latents of each chunk of pictures, in order, with the batch that they were made of; see `encode`.
 
     A GPU is fed by decoding processes. On a CPU every core decodes and encodes chunks of its own in one thread:
@@ -54,18 +57,18 @@ def encode_batches(encoder: Encoder, pictures: Pictures, chunks: Sequence[Sequen
     """
     if device.type == "cuda":
         for batch in pictures.batches(chunks, device):
-            yield encode(encoder, batch, frames), batch
+            yield encode(encoder, batch, change), batch
         return
 
     def work(chunk: Sequence[int]) -> tuple[np.ndarray, Batch]:
         batch = pictures.read(chunk)
-        return encode(encoder, batch, frames), batch
+        return encode(encoder, batch, change), batch
 
     yield from map_in_threads(work, chunks, torch.get_num_threads(), torch.set_num_threads, (1,))
 
 
 def encode_source(encoder: Encoder, pictures: Pictures, share: range, growing: GrowingArray, engine: Engine, batch_size: int,
-                  stop: StopRequest, title: str, frames: torch.Tensor | None = None) -> list[str]:
+                  stop: StopRequest, title: str, change: Change | None = None) -> list[str]:
     """Append the latents of a share of pictures to an array, going on where it stands.
 
     Returns:
@@ -77,7 +80,7 @@ def encode_source(encoder: Encoder, pictures: Pictures, share: range, growing: G
     chunks = [range(i, min(i + batch_size, todo.stop)) for i in range(todo.start, todo.stop, batch_size)]
     committed = growing.rows
     with progress(total=len(share), initial=done, desc=f"encoding {title}", unit="face", disable=not engine.is_main) as bar:
-        for chunk, (latents, batch) in zip(chunks, encode_batches(encoder, pictures, chunks, engine.device, frames)):
+        for chunk, (latents, batch) in zip(chunks, encode_batches(encoder, pictures, chunks, engine.device, change)):
             growing.append(latents)
             bad += [source.names[i] for i, _ in batch.unreadable]
             done += len(chunk)
@@ -101,7 +104,7 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
     sources, splits = root_sources(Path(config.data.root))
     wanted = {"fingerprint": encoder_fingerprint, "image_size": trained.data.image_size, "latent_dim": trained.vae.latent_dim,
               "precision": config.latents.precision, "creator": creator_settings(Path(config.data.root)),
-              "moved": list(FRAME_SPREAD) if config.latents.moved else None,
+              "moved": list(FRAME_SPREAD) if config.latents.moved else None, "mirrored": config.latents.mirrored or None,
               "sources": {part_of(s): source_fingerprint(s) for s in sources}}
     if not restart and _is_finished(meta, wanted):
         print(f"{folder} is finished: it holds the latents of this encoder and these faces. Use --restart to encode them again.")
@@ -117,10 +120,10 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
         listing = folder / f"{part_of(source)}.unreadable.txt"
         pictures.check_unreadable(config.data.max_unreadable, listing)
         share = _share(len(source.paths), engine)
-        for part, frames in sets_of(source, config.latents.moved).items():
+        for part, change in sets_of(source, config.latents).items():
             growing = GrowingArray(folder / f"{part}.rank{engine.rank}.npy", len(share), (2 * trained.vae.latent_dim,), "f4", json.dumps(
                 [wanted["fingerprint"], wanted["precision"], wanted["moved"], wanted["sources"][part_of(source)], share.start, share.stop]))
-            encode_source(encoder, pictures, share, growing, engine, config.latents.batch_size, stop, part.replace("_", " "), frames)
+            encode_source(encoder, pictures, share, growing, engine, config.latents.batch_size, stop, part.replace("_", " "), change)
             bad = growing.note["unreadable"]
             growing.finish()
             write_text(folder / f"{part}.rank{engine.rank}.txt", "\n".join(bad))
@@ -140,9 +143,15 @@ def part_of(source: Source) -> str:
     return Path(source.title).name
 
 
-def sets_of(source: Source, moved: bool) -> dict[str, torch.Tensor | None]:
-    """The sets that are made of a source's pictures, and by which frames (N, 4) the pictures are moved for each; None: not at all."""
-    return {part_of(source): None} | ({part_of(source) + MOVED: torch.from_numpy(random_frames(source.names))} if moved else {})
+def sets_of(source: Source, latents: LatentsConfig) -> dict[str, Change | None]:
+    """The sets that are made of a source's pictures, and how the pictures are changed for each; None: not at all."""
+    sets: dict[str, Change | None] = {part_of(source): None}
+    if latents.moved:
+        frames = torch.from_numpy(random_frames(source.names))
+        sets[part_of(source) + MOVED] = lambda pictures, indices: move_pictures(pictures, frames[indices].to(pictures.device))
+    if latents.mirrored:
+        sets[part_of(source) + MIRRORED] = lambda pictures, indices: pictures.flip(3)
+    return sets
 
 
 def _share(count: int, engine: Engine) -> range:

@@ -33,8 +33,9 @@ from utils.pictures import write_picture
 from utils.progress import progress
 from utils.training import Engine, StopRequest, announce, parse_arguments, put_aside, seed_everything, start_engine
 
-_FIXED = ("run.seed", "data.root", "latents.moved", *(f"f2p.{key}" for key in (
-    "layers", "width", "dropout", "use_logvar", "whitening", "norm", "activation", "posterior_noise", "aug_prob", "batch_size", "learning_rate", "weight_decay")))
+_FIXED = ("run.seed", "data.root", "latents.moved", "latents.mirrored", *(f"f2p.{key}" for key in (
+    "layers", "width", "dropout", "use_logvar", "whitening", "norm", "activation", "mixer_blocks", "mixer_width", "posterior_noise", "aug_prob",
+    "batch_size", "learning_rate", "weight_decay")))
 
 
 class Trainer:
@@ -56,6 +57,12 @@ class Trainer:
         if config.latents.moved:
             self.moved, self.frames = put(faces.moved[train]), put(random_frames([faces.names[i] for i in train]))
             self.aug_moved = put(faces.aug_moved[train]) if self.settings.aug_prob else None
+        self.mirrored = self.aug_mirrored = None
+        if config.latents.mirrored:
+            self.mirrored = put(faces.mirrored[train])
+            self.aug_mirrored = put(faces.aug_mirrored[train]) if self.settings.aug_prob else None
+        # What training reads, the best checkpoint is chosen by.
+        self.validates_variants = bool(self.settings.aug_prob and faces.has_aug[faces.of("val")].any())
         self.model.fit_standardisation(*(part for part in (self.latents, self.aug_latents) if part is not None))
         self.far = self.distance_of_far_faces()
         with torch.no_grad():  # start from the mean face, which is what ignorance predicts
@@ -105,11 +112,13 @@ class Trainer:
                 train_loss = self.train_epoch()
                 self.epoch += 1
                 self.seconds += time.monotonic() - started
-                val = self.evaluate("val")
+                val = {"val": self.evaluate("val")}
+                if self.validates_variants:
+                    val["val_aug_images"] = self.evaluate("val", aug=True)
                 self.log(writer, train_loss, val)
                 bar.update()
-                bar.set_postfix(loss=f"{train_loss:.5f}", val_r2=f"{val['r2']:.4f}" if val["r2"] is not None else "-")
-                score = val["r2"] if val["r2"] is not None else -val["mae"]
+                bar.set_postfix(loss=f"{train_loss:.5f}", **{f"{name}_r2": _number(metrics["r2"]) for name, metrics in val.items()})
+                score = np.mean([metrics["r2"] if metrics["r2"] is not None else -metrics["mae"] for metrics in val.values()]).item()
                 if score > self.best:
                     self.best = score
                     checkpoint.save(self.folder / "checkpoints" / "best.pt", "f2p", self.state())
@@ -130,6 +139,9 @@ class Trainer:
                 group["lr"] = settings.learning_rate * rate
             rows = order[step * self.batch_size:(step + 1) * self.batch_size]
             latents, labels = self.draw_latents(rows, self.latents, self.aug_latents), self.labels.index_select(0, rows)
+            if self.mirrored is not None:
+                mirrored = torch.rand(len(rows), 1, device=device) < 0.5
+                latents = torch.where(mirrored, self.draw_latents(rows, self.mirrored, self.aug_mirrored), latents)
             with self.engine.autocast():
                 predicted = self.model(latents)
             loss = self.loss(predicted.float(), labels)
@@ -174,11 +186,12 @@ class Trainer:
     # --- evaluation -------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def predict(self, latents: np.ndarray) -> np.ndarray:
-        """Parameters (N, P) of latents (N, 2·D), clipped to [0, 1] as they would be used."""
+    def predict(self, *views: np.ndarray) -> np.ndarray:
+        """Parameters (N, P) of latents (N, 2·D), clipped to [0, 1] as they would be used; of several views of the faces their mean."""
         self.model.eval()
-        parts = [self.model(torch.from_numpy(latents[i:i + 8192]).to(self.engine.device)).clamp(0, 1).cpu().numpy()
-                 for i in range(0, len(latents), 8192)]
+        block = lambda view, i: torch.from_numpy(view[i:i + 2048]).to(self.engine.device)
+        parts = [(sum(self.model(block(view, i)) for view in views) / len(views)).clamp(0, 1).cpu().numpy()
+                 for i in range(0, len(views[0]), 2048)]
         return np.concatenate(parts)
 
     def distance_of_far_faces(self) -> float:
@@ -193,16 +206,22 @@ class Trainer:
         rows = self.faces.of(split)
         if aug:
             rows = rows[self.faces.has_aug[rows]]
-        latents = (self.faces.aug_latents if aug else self.faces.latents)[rows]
-        return parameter_metrics(self.faces.labels[rows], self.predict(latents), self.names, self.groups)
+        return parameter_metrics(self.faces.labels[rows], self.predict(*self.views(rows, aug)), self.names, self.groups)
 
-    def log(self, writer: SummaryWriter, train_loss: float, val: dict[str, Any]) -> None:
+    def views(self, rows: np.ndarray, aug: bool = False) -> list[np.ndarray]:
+        """What faces are predicted from: their latents or their variants', and with latents.mirrored those of their mirror images."""
+        faces = self.faces
+        views = (faces.aug_latents, faces.aug_mirrored) if aug else (faces.latents, faces.mirrored)
+        return [view[rows] for view in views if view is not None]
+
+    def log(self, writer: SummaryWriter, train_loss: float, val: dict[str, dict[str, Any]]) -> None:
         writer.add_scalar("train/loss", train_loss, self.epoch)
         writer.add_scalar("train/learning_rate", self.optimizer.param_groups[0]["lr"], self.epoch)
-        for key in ("r2", "mae", "cosine_similarity", "distance"):
-            if val[key] is not None:
-                writer.add_scalar(f"val/{key}", val[key], self.epoch)
-        for group, values in val["groups"].items():
+        for name, metrics in val.items():
+            for key in ("r2", "mae", "cosine_similarity", "distance"):
+                if metrics[key] is not None:
+                    writer.add_scalar(f"{name}/{key}", metrics[key], self.epoch)
+        for group, values in val["val"]["groups"].items():
             for key, value in values.items():
                 if value is not None:
                     writer.add_scalar(f"val_{key}_by_group/{group}", value, self.epoch)
@@ -239,7 +258,7 @@ def report(trainer: Trainer, config: Config) -> None:
            "kl_per_face": float((0.5 * (mu ** 2 + np.exp(logvar) - 1 - logvar)).sum(1).mean()),
            "active_units": active_units(mu), "seconds": round(trainer.seconds, 2)}
     write_json(trainer.folder / "metrics.json", {"val": val, "test": test, "baselines": reference, **extra, "run": run})
-    predicted = trainer.predict(faces.latents[rows])
+    predicted = trainer.predict(*trainer.views(rows))
     write_picture(trainer.folder / "report.png", recovery_report(
         test, reference, faces.labels[rows], predicted, trainer.names, trainer.groups,
         f"{config.run.name}: mean R² {_number(test['r2'])} on {len(rows)} test faces (ridge {_number(reference['ridge']['r2'])})"))
@@ -276,7 +295,7 @@ def main() -> None:
         sweep_temporaries(folder / "checkpoints")
         announce(config, "f2p_trainer.py")
         faces = read_latent_set(config.run_folder / "latents", Path(config.data.root), encoder_fingerprint,
-                                config.data.max_unreadable, config.run_folder / "unmatched.txt", config.latents.moved)
+                                config.data.max_unreadable, config.run_folder / "unmatched.txt", config.latents.moved, config.latents.mirrored)
         for split in ("train", "val", "test"):
             if len(faces.of(split)) < 2:
                 raise UserError(f"{len(faces.of(split))} of {len(faces.names)} faces belong to split {split!r}; at least 2 are "

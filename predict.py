@@ -31,6 +31,7 @@ from models.regressor import Regressor
 from models.vae import Encoder, fold_batch_norm
 from utils import checkpoint
 from utils.alignment import TEMPLATE_SIZE, alignment_transform, undo_frame, warp
+from utils.config import from_dict
 from utils.errors import UserError, run_script
 from utils.figures import side_by_side
 from utils.files import write_json
@@ -81,6 +82,8 @@ class Predictor:
                             "Run extract_latentvec.py and f2p_trainer.py again")
         self.parameters = [Parameter(*row) for row in content["parameters"]]
         self.far, self.creator_version = content["far"], content["creator"]
+        # Read off what stage 2 was trained with, as the VAE may be older than the setting.
+        self.mirrored = from_dict(content["config"], str(run)).latents.mirrored
         self.encoder = fold_batch_norm(self.vae.encoder)
 
     def align(self, photo: np.ndarray, detector: FaceDetector, which: str) -> tuple[np.ndarray | None, str]:
@@ -100,14 +103,13 @@ class Predictor:
     def predict(self, aligned: list[np.ndarray]) -> list[Face]:
         """Parameters of aligned faces, each (H, W, 3) uint8."""
         latents = self.encode(aligned)
+        parameters = self.regressor(latents)
+        if self.mirrored:
+            parameters = (parameters + self.regressor(self.encode([face[:, ::-1] for face in aligned]))) / 2
         reconstructions = as_uint8(self.vae.decoder(latents.chunk(2, 1)[0]).permute(0, 2, 3, 1).numpy())
-        parameters, distances = self.regressor(latents).clamp(0, 1).numpy(), self.regressor.distance(latents).numpy()
-        return [Face(*values[:4], float(values[4])) for values in zip(aligned, reconstructions, latents.numpy(), parameters, distances)]
-
-    @torch.inference_mode()
-    def parameters_of(self, latents: np.ndarray) -> np.ndarray:
-        """(N, 2·latent_dim) latents → (N, P) parameters in [0, 1]."""
-        return self.regressor(torch.from_numpy(latents)).clamp(0, 1).numpy()
+        distances = self.regressor.distance(latents).numpy()
+        return [Face(*values[:4], float(values[4])) for values in
+                zip(aligned, reconstructions, latents.numpy(), parameters.clamp(0, 1).numpy(), distances)]
 
     def character(self, parameters: np.ndarray, size: int = 256) -> np.ndarray | None:
         """The creator's face with these parameters; None where the run learned another game, or another version of it."""

@@ -14,6 +14,9 @@ from utils.files import write_text
 #: What a set of faces moved in their frames is called by, after the set that they come from.
 MOVED = "_moved"
 
+#: And what a set of mirrored faces is called by.
+MIRRORED = "_mirrored"
+
 
 class LatentSet(NamedTuple):
     """Faces whose latents and labels are both known, N of them."""
@@ -28,6 +31,8 @@ class LatentSet(NamedTuple):
     meta: dict                  #: meta.json of the latents
     moved: np.ndarray | None = None     #: as `latents`, of the renders moved by `utils.alignment.random_frames`; None: not asked for
     aug_moved: np.ndarray | None = None     #: the same of the variants; the render's where there is none
+    mirrored: np.ndarray | None = None      #: as `latents`, of the mirrored renders; None: not asked for
+    aug_mirrored: np.ndarray | None = None  #: the same of the variants; the render's where there is none
 
     def of(self, split: str) -> np.ndarray:
         """Indices of a split's faces."""
@@ -35,7 +40,7 @@ class LatentSet(NamedTuple):
 
 
 def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unmatched: float, listing: Path,
-                    moved: bool = False) -> LatentSet:
+                    moved: bool = False, mirrored: bool = False) -> LatentSet:
     """Bring latents and labels together by NAME.
 
     Args:
@@ -44,7 +49,7 @@ def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unm
         encoder_fingerprint: of the run's VAE checkpoint; latents of another encoder are refused.
         most_unmatched: share of faces without label, or labels without face, above which this fails.
         listing: where unmatched names are listed.
-        moved: also read the latents of moved faces.
+        moved, mirrored: also read the latents of moved, of mirrored faces.
 
     Raises:
         UserError: latents missing, damaged, not of this encoder or of other faces, not finite; labels that do not fit.
@@ -66,8 +71,9 @@ def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unm
                         f"{', '.join(changed)} differ ({was} then, {now} now); run extract_latentvec.py again")
     labels = read_labels(root)
     parameters = read_parameters(root, labels.values.shape[1])
-    if moved and not meta.get("moved"):
-        raise UserError(f"{folder} has no latents of moved faces, which latents.moved asks for; run extract_latentvec.py again")
+    for wanted, name in ((moved, "moved"), (mirrored, "mirrored")):
+        if wanted and not meta.get(name):
+            raise UserError(f"{folder} has no latents of {name} faces, which latents.{name} asks for; run extract_latentvec.py again")
     names, latents = _read_set(folder, "images", meta)
     row_of_label = {name: i for i, name in enumerate(labels.names)}
     matched = [i for i, name in enumerate(names) if name in row_of_label]
@@ -75,15 +81,16 @@ def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unm
     names = [names[i] for i in matched]
     latents = np.ascontiguousarray(latents[matched])
     in_place = lambda part, otherwise: _rows_of(names, *_read_set(folder, part, meta), otherwise)
-    moved_latents = in_place("images" + MOVED, latents)[0] if moved else None
-    aug_latents, has_aug, aug_moved = latents, np.zeros(len(names), bool), moved_latents
+    further = [MOVED] * moved + [MIRRORED] * mirrored
+    of_renders = {kind: in_place("images" + kind, latents)[0] for kind in further}
+    aug_latents, has_aug, of_variants = latents, np.zeros(len(names), bool), of_renders
     if (folder / "aug_images.npy").exists():
         aug_latents, has_aug = in_place("aug_images", latents)
-        if moved:
-            aug_moved = in_place("aug_images" + MOVED, moved_latents)[0]
+        of_variants = {kind: in_place("aug_images" + kind, of_renders[kind])[0] for kind in further}
     splits = read_splits(root, names)
     return LatentSet(names, latents, aug_latents, has_aug, labels.values[[row_of_label[n] for n in names]],
-                     np.array([splits.get(n, "") for n in names]), parameters, meta, moved_latents, aug_moved)
+                     np.array([splits.get(n, "") for n in names]), parameters, meta,
+                     of_renders.get(MOVED), of_variants.get(MOVED), of_renders.get(MIRRORED), of_variants.get(MIRRORED))
 
 
 def _rows_of(names: list[str], found: list[str], latents: np.ndarray, otherwise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

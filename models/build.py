@@ -22,7 +22,7 @@ def build_vae(config: Config) -> VAE:
 def build_regressor(config: Config, latent_dim: int, outputs: int) -> Regressor:
     f2p = config.f2p
     return Regressor(latent_dim, outputs, f2p.layers, f2p.width, f2p.dropout, f2p.use_logvar, f2p.norm, f2p.activation,
-                     config.latents.moved, f2p.whitening)
+                     config.latents.moved, f2p.whitening, config.vae.bottleneck ** 2, f2p.mixer_blocks, f2p.mixer_width)
 
 
 def load_vae(run: Path) -> tuple[VAE, Config]:

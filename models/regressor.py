@@ -11,6 +11,45 @@ ACTIVATIONS = {"leaky_relu": nn.LeakyReLU, "silu": nn.SiLU}
 _FRAME_WIDTH = 256
 
 
+class Mixer(nn.Module):
+    """Small MLPs that all places of a spatial latent share, between them ones that mix the places: MLP-Mixer.
+
+    Tolstikhin et al., "MLP-Mixer: An all-MLP Architecture for Vision", 2021, 2. What light, colour or a fold of the skin
+    does to a latent is much the same at each place, and is learned from all of them at once; a dense layer
+    would have to learn it place by place.
+
+    (N, k·places), k numbers for each place, channels first → (N, places·width / 4).
+
+    Args:
+        inputs: k·places.
+        places: of the latent's bottleneck.
+        blocks: how often the places, then the channels are mixed.
+        width: channels of a place; hidden layers are twice as wide as what they mix.
+    """
+
+    def __init__(self, inputs: int, places: int, blocks: int, width: int) -> None:
+        super().__init__()
+        self.places = places
+        self.embed = nn.Linear(inputs // places, width)
+        self.position = nn.Parameter(0.02 * torch.randn(places, width))
+        self.across_places = nn.ModuleList(_residual_mlp(width, places) for _ in range(blocks))
+        self.across_channels = nn.ModuleList(_residual_mlp(width, width) for _ in range(blocks))
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width // 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x.unflatten(1, (-1, self.places)).transpose(1, 2)) + self.position
+        for places, channels in zip(self.across_places, self.across_channels):
+            h = h + places[1](places[0](h).transpose(1, 2)).transpose(1, 2)
+            h = h + channels(h)
+        return self.out(h).flatten(1)
+
+
+def _residual_mlp(normalised: int, mixed: int) -> nn.Sequential:
+    """Layer normalisation of the channels, then an MLP over `mixed` places or channels."""
+    return nn.Sequential(nn.LayerNorm(normalised),
+                         nn.Sequential(nn.Linear(mixed, 2 * mixed), nn.SiLU(), nn.Linear(2 * mixed, mixed)))
+
+
 class Regressor(nn.Module):
     """(N, 2·latent_dim) rows [mu | logvar] → (N, parameters).
 
@@ -28,18 +67,22 @@ class Regressor(nn.Module):
         activation: of the hidden layers, one of `ACTIVATIONS`.
         frame: also learn where alignment put the face; see `frame_of`.
         whitening: how far the mu are decorrelated before they are read; see `fit_standardisation`.
+        places: of a spatial latent, for `mixer_blocks`.
+        mixer_blocks: blocks of a `Mixer` in front of the hidden layers; 0: none.
+        mixer_width: its channels.
     """
 
     def __init__(self, latent_dim: int, outputs: int, layers: int, width: int, dropout: float = 0.0, use_logvar: bool = True,
-                 norm: str = "none", activation: str = "leaky_relu", frame: bool = False, whitening: float = 0.0) -> None:
+                 norm: str = "none", activation: str = "leaky_relu", frame: bool = False, whitening: float = 0.0,
+                 places: int = 1, mixer_blocks: int = 0, mixer_width: int = 64) -> None:
         super().__init__()
         self.latent_dim, self.use_logvar, self.whitening = latent_dim, use_logvar, whitening
         inputs = 2 * latent_dim if use_logvar else latent_dim
         self.register_buffer("mean", torch.zeros(2 * latent_dim))
         self.register_buffer("std", torch.ones(2 * latent_dim))
         self.register_buffer("decorrelation", torch.eye(latent_dim) if whitening else None)
-        sizes = [inputs] + [width] * (layers - 1)
-        hidden: list[nn.Module] = []
+        hidden: list[nn.Module] = [Mixer(inputs, places, mixer_blocks, mixer_width)] if mixer_blocks else []
+        sizes = [places * (mixer_width // 4) if mixer_blocks else inputs] + [width] * (layers - 1)
         for size_in, size_out in zip(sizes, sizes[1:]):
             hidden.append(nn.Linear(size_in, size_out))
             if norm == "layer":

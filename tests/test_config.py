@@ -49,6 +49,8 @@ def test_networks_follow_from_the_config():
     ("[data]\nimage_size = 100", "expected one of 32"),
     ("[data]\nfolders = [3]", "data.folders[0] is 3; expected text"),
     ("[data]\nimage_size = 64", "needs 4"),
+    ("[f2p]\nmixer_blocks = 2", "no places to mix"),
+    ("[vae]\nspatial = true\n[f2p]\nmixer_blocks = 2\nwhitening = 0.3", "Set one of them to 0"),
     ("[run]\nname = \"../x\"", "plain folder name"),
     ("[data]\nroot = \"\"", "at least one folder"),
     ("[vae", "is not TOML"),

@@ -422,7 +422,8 @@ def test_unreadable_pictures_in_training_are_listed_or_fatal(copy):
         run_script("vae_trainer.py", *quick, "--set", f"data.cache={cache}", "--restart", cwd=copy)
         assert len((run / "unreadable.txt").read_text().splitlines()) == 10
     result = run_script("extract_latentvec.py", *quick, cwd=copy)
-    assert "390 latents of images, 390 latents of images_moved, 400 latents of aug_images, 400 latents of aug_images_moved" in result.stdout
+    assert ("390 latents of images, 390 latents of images_moved, 390 latents of images_mirrored, 400 latents of aug_images, "
+            "400 latents of aug_images_moved, 400 latents of aug_images_mirrored") in result.stdout
     assert len((run / "latents" / "images.unreadable.txt").read_text().splitlines()) == 10
     assert "10 of 400 names" in run_script("f2p_trainer.py", *quick, "--restart", cwd=copy).stdout
     told = error_of(run_script("vae_trainer.py", *quick, "--restart", "--set", "data.max_unreadable=0.001", cwd=copy, check=False))

@@ -9,7 +9,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence as tor
 
 from models.mtcnn import FaceDetector, ONet, PNet, RNet, _load_known
 from models.perceptual import LPIPS, feature_weights, laplacian_pyramid_distance
-from models.regressor import Regressor
+from models.regressor import Mixer, Regressor
 from models.vae import VAE, Encoder, LatentPrior, fold_batch_norm, kl_divergence, reparameterise, stage_count
 from utils.alignment import TEMPLATE
 from utils.errors import UserError
@@ -124,6 +124,29 @@ def test_regressor_standardises_inside():
     moved = latents.clone()
     moved[:, 4:] += 5
     torch.testing.assert_close(only_mu(latents), only_mu(moved))
+
+
+def test_mixer_shares_its_weights_between_the_places():
+    torch.manual_seed(0)
+    mixer, latents = Mixer(inputs=6 * 9, places=9, blocks=2, width=16), torch.randn(5, 6 * 9)
+    assert mixer(latents).shape == (5, 9 * 4)
+    model = Regressor(27, 3, layers=2, width=16, places=9, mixer_blocks=2, mixer_width=16)
+    model(latents).sum().backward()
+    assert model(latents).shape == (5, 3) and all(p.grad is not None for p in model.parameters())
+    # Without anything that tells places apart, places that change theirs take their features along, …
+    with torch.no_grad():
+        mixer.position.zero_()
+        for block in mixer.across_places:
+            block[1][2].weight.zero_()
+            block[1][2].bias.zero_()
+    order = torch.randperm(9)
+    swapped = latents.view(5, 6, 9)[:, :, order].flatten(1)
+    torch.testing.assert_close(mixer(swapped).view(5, 9, 4), mixer(latents).view(5, 9, 4)[:, order])
+    # … and none sees another.
+    changed = latents.view(5, 6, 9).clone()
+    changed[:, :, 2] += 1
+    apart = (mixer(changed.flatten(1)) - mixer(latents)).view(5, 9, 4).abs().sum((0, 2))
+    assert (apart > 1e-3).nonzero().flatten().tolist() == [2]
 
 
 @pytest.mark.parametrize("power", [0.0, 0.25, 0.5])

@@ -14,7 +14,8 @@ from tests.conftest import ROOT, SMOKE, error_of, run_script
 
 from datasets import creator
 from datasets.creator import writer
-from datasets.hs_face import BUILT_IN_TABLE, parse_parameters
+from datasets.hs_face import BUILT_IN_TABLE, parse_parameters, read_labels
+from datasets.names import split_of
 from models.build import build_vae, load_regressor, load_vae
 from utils import checkpoint
 from utils.alignment import random_frames
@@ -34,7 +35,8 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def test_run_folder_is_as_documented(smoke):
     run = smoke / "runs" / "smoke"
     for path in ("config.toml", "vae/checkpoints/last.pt", "vae/checkpoints/best.pt", "vae/metrics.json", "latents/images.npy", "latents/images.txt",
-                 "latents/aug_images.npy", "latents/images_moved.npy", "latents/aug_images_moved.npy", "latents/meta.json", "f2p/checkpoints/last.pt", "f2p/checkpoints/best.pt", "f2p/metrics.json", "f2p/report.png"):
+                 "latents/aug_images.npy", *(f"latents/{part}_{kind}.npy" for part in ("images", "aug_images") for kind in ("moved", "mirrored")),
+                 "latents/meta.json", "f2p/checkpoints/last.pt", "f2p/checkpoints/best.pt", "f2p/metrics.json", "f2p/report.png"):
         assert (run / path).stat().st_size > 0, path
     latents = np.load(run / "latents" / "images.npy")
     names = (run / "latents" / "images.txt").read_text().splitlines()
@@ -44,20 +46,33 @@ def test_run_folder_is_as_documented(smoke):
     vae, _ = load_vae(run)
     assert meta["fingerprint"] == checkpoint.fingerprint(vae.encoder)
     picture = torch.from_numpy(read_rgb(smoke / "data" / "smoke" / "images" / f"{names[123]}.png")).permute(2, 0, 1)[None] / 255
+    shown = {"": picture, "_moved": move_pictures(picture, torch.from_numpy(random_frames([names[123]]))), "_mirrored": picture.flip(3)}
     with torch.inference_mode():
-        expected = torch.cat(vae.encoder(picture), 1)[0].numpy()
-        moved = torch.cat(vae.encoder(move_pictures(picture, torch.from_numpy(random_frames([names[123]])))), 1)[0].numpy()
-    np.testing.assert_allclose(latents[123], expected, atol=2e-3)
-    np.testing.assert_allclose(np.load(run / "latents" / "images_moved.npy")[123], moved, atol=2e-3)
-    assert np.abs(moved - expected).max() > 0.02
+        expected = {kind: torch.cat(vae.encoder(p), 1)[0].numpy() for kind, p in shown.items()}
+    for kind, latent in expected.items():
+        np.testing.assert_allclose(np.load(run / "latents" / f"images{kind}.npy")[123], latent, atol=2e-3)
+        assert kind == "" or np.abs(latent - expected[""]).max() > 0.02
 
 
 def test_metrics_say_everything(smoke):
-    metrics = json.loads((smoke / "runs" / "smoke" / "f2p" / "metrics.json").read_text())
+    run = smoke / "runs" / "smoke"
+    metrics = json.loads((run / "f2p" / "metrics.json").read_text())
     assert set(metrics) == {"val", "test", "baselines", "test_aug_images", "run"}
     for part in (metrics["val"], metrics["test"], metrics["baselines"]["mean"], metrics["baselines"]["ridge"]):
         assert {"r2", "mae", "cosine_similarity", "distance", "groups", "parameters"} <= set(part)
         assert list(part["parameters"]) == creator.NAMES and len(part["groups"]) == 6
+    # A prediction is the mean of those of a face and of its mirror image.
+    regressor, content = load_regressor(run)
+    labels = read_labels(smoke / "data" / "smoke")
+    rows = [i for i, name in enumerate(labels.names) if split_of(name) == "test"]
+    for part, found in (("images", metrics["test"]), ("aug_images", metrics["test_aug_images"])):
+        with torch.inference_mode():
+            both = [regressor(torch.from_numpy(np.load(run / "latents" / f"{part}{kind}.npy")[rows])) for kind in ("", "_mirrored")]
+        predicted = (sum(both) / 2).clamp(0, 1).numpy()
+        assert found["mae"] == pytest.approx(np.abs(predicted - labels.values[rows]).mean(), rel=1e-5)
+    # The best checkpoint is the best on renders and variants together, as training reads both.
+    val = [dict(scalars(run / "f2p" / "tensorboard")[f"{part}/r2"]) for part in ("val", "val_aug_images")]
+    assert content["epoch"] == max(val[0], key=lambda epoch: val[0][epoch] + val[1][epoch])
     run = metrics["run"]
     assert run["creator"] == creator.VERSION and run["config"]["run"]["name"] == "smoke" and run["active_units"] <= 16
 
@@ -87,6 +102,10 @@ def test_prediction_of_aligned_and_raw_pictures(smoke, tmp_path):
     assert list(result["parameters"]) == creator.NAMES and result["creator"] == creator.VERSION
     one = result["parameters"]["face_width"]
     assert 0 <= one["normalised"] <= 1 and one["value"] == pytest.approx(-1 + 3 * one["normalised"], abs=1e-4) and one["test_r2"] is not None
+    write_picture(tmp_path / "flipped.png", read_rgb(picture)[:, ::-1])
+    run_script("predict.py", tmp_path / "flipped.png", "--aligned", "--run", "runs/smoke", "--output", tmp_path, cwd=smoke)
+    flipped = json.loads((tmp_path / "flipped.json").read_text())["parameters"]
+    assert all(flipped[name]["normalised"] == pytest.approx(value["normalised"], abs=1e-4) for name, value in result["parameters"].items())
     parameters, look, _ = writer.face(2, 0)
     large = creator.Renderer(256).render(parameters[None], [(look,)])[0][0, 0]
     for name in ("a.png", "b.jpg"):

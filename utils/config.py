@@ -77,6 +77,8 @@ class LatentsConfig:
     precision: str = _setting("fp32", "of the encoder", choices=("fp32", "bf16"))
     moved: bool = _setting(False, "every face is also encoded turned, scaled and shifted a little: of these stage 2 learns to see, and "
                                   "predict.py to undo, what a detector's points put wrong")
+    mirrored: bool = _setting(False, "every face is also encoded mirrored: stage 2 learns from both, and predictions are the mean of both. For "
+                                     "parameters that are the same in the mirror")
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,9 @@ class F2PConfig:
                                      "divided by their variances there to this power; 0.5 is PCA whitening", low=0, high=0.5)
     norm: str = _setting("none", "normalisation of the hidden layers", choices=("none", "layer"))
     activation: str = _setting("leaky_relu", "of the hidden layers", choices=("leaky_relu", "silu"))
+    mixer_blocks: int = _setting(0, "with vae.spatial: this many MLP-Mixer blocks, whose MLPs all places of the latent share, come before the hidden "
+                                    "layers; 0: none", low=0)
+    mixer_width: int = _setting(64, "channels of the mixer", low=4)
     posterior_noise: float = _setting(0.0, "in training mu is moved by this many posterior standard deviations of noise", low=0)
     aug_prob: float = _setting(0.0, "probability of reading the photo-like variant's latent instead of the render's", low=0, high=1)
     epochs: int = _setting(30, "passes over the training faces; may be raised later", low=1)
@@ -209,6 +214,12 @@ def _check_together(config: Config, source: str) -> None:
     if config.vae.spatial and config.vae.latent_dim % side ** 2:
         raise UserError(f"{source}: vae.latent_dim is {config.vae.latent_dim}; with vae.spatial it is a multiple of {side ** 2}, "
                         "the places of the bottleneck")
+    if config.f2p.mixer_blocks and not config.vae.spatial:
+        raise UserError(f"{source}: f2p.mixer_blocks is {config.f2p.mixer_blocks}, but without vae.spatial a latent has no places to mix. "
+                        "Set vae.spatial = true or f2p.mixer_blocks = 0")
+    if config.f2p.mixer_blocks and config.f2p.whitening:
+        raise UserError(f"{source}: f2p.mixer_blocks is {config.f2p.mixer_blocks} and f2p.whitening {config.f2p.whitening:g}; whitening mixes "
+                        "the places that the mixer is to tell apart. Set one of them to 0")
     name = config.run.name
     if not name or name != Path(name).name or name in (".", "..") or "\\" in name:
         raise UserError(f"{source}: run.name is {name!r}; expected a plain folder name")
