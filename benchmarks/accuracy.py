@@ -55,6 +55,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "half_latent": ("vae.latent_dim=512",),
     "original_mlp": ("f2p.layers=4", "f2p.whitening=0", "f2p.norm=none", "f2p.activation=leaky_relu", "f2p.dropout=0", "f2p.posterior_noise=0"),
     "not_whitened": ("f2p.whitening=0",),
+    "mixer": ("f2p.whitening=0", "f2p.mixer_blocks=2", "f2p.learning_rate=1.5e-3"),
     "mu_only": ("f2p.use_logvar=false",),
     "no_regularisation": ("f2p.dropout=0", "f2p.posterior_noise=0", "f2p.weight_decay=0.01"),
 }
