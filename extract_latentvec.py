@@ -7,7 +7,8 @@
 Reads runs/NAME/vae/checkpoints/best.pt and the pictures in data.root. Writes, for `images` and where
 present `aug_images`, runs/NAME/latents/SET.npy (float32, a row [mu | logvar] a face), SET.txt (the
 NAME of each row) and meta.json. With latents.moved also SET_moved, the same faces turned, scaled and
-shifted a little; with latents.mirrored SET_mirrored, the same faces mirrored. Stopped and started again it goes on; finished it says so.
+shifted a little; with latents.mirrored SET_mirrored, the same faces mirrored. Stopped and started again
+it goes on; finished it says so.
 """
 
 import json

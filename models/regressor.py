@@ -32,19 +32,19 @@ class Mixer(nn.Module):
         self.places = places
         self.embed = nn.Linear(inputs // places, width)
         self.position = nn.Parameter(0.02 * torch.randn(places, width))
-        self.across_places = nn.ModuleList(_residual_mlp(width, places) for _ in range(blocks))
-        self.across_channels = nn.ModuleList(_residual_mlp(width, width) for _ in range(blocks))
+        self.across_places = nn.ModuleList(_normalised_mlp(width, places) for _ in range(blocks))
+        self.across_channels = nn.ModuleList(_normalised_mlp(width, width) for _ in range(blocks))
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width // 4))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.embed(x.unflatten(1, (-1, self.places)).transpose(1, 2)) + self.position
-        for places, channels in zip(self.across_places, self.across_channels):
-            h = h + places[1](places[0](h).transpose(1, 2)).transpose(1, 2)
-            h = h + channels(h)
+        for (normalise, mix_places), mix_channels in zip(self.across_places, self.across_channels):
+            h = h + mix_places(normalise(h).transpose(1, 2)).transpose(1, 2)
+            h = h + mix_channels(h)
         return self.out(h).flatten(1)
 
 
-def _residual_mlp(normalised: int, mixed: int) -> nn.Sequential:
+def _normalised_mlp(normalised: int, mixed: int) -> nn.Sequential:
     """Layer normalisation of the channels, then an MLP over `mixed` places or channels."""
     return nn.Sequential(nn.LayerNorm(normalised),
                          nn.Sequential(nn.Linear(mixed, 2 * mixed), nn.SiLU(), nn.Linear(2 * mixed, mixed)))
