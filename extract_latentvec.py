@@ -4,9 +4,9 @@
     python extract_latentvec.py --config configs/hs_face.toml
     torchrun --nproc_per_node 4 extract_latentvec.py --config FILE
 
-Reads runs/NAME/vae/checkpoints/best.pt and the pictures in data.root. Writes, for `images` and where
-present `aug_images`, runs/NAME/latents/SET.npy (float32, a row [mu | logvar] a face), SET.txt (the
-NAME of each row) and meta.json. With latents.moved also SET_moved, the same faces turned, scaled and
+Reads runs/NAME/vae/checkpoints/best.pt and the pictures in data.root. Writes, for `images`, where present
+`aug_images`, and with data.photos `photos`, runs/NAME/latents/SET.npy (float32, a row [mu | logvar] a face),
+SET.txt (the NAME of each row) and meta.json. With latents.moved also SET_moved, the same faces turned, scaled and
 shifted a little; with latents.mirrored SET_mirrored, the same faces mirrored. Stopped and started again
 it goes on; finished it says so.
 """
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from datasets.faces import creator_settings, ensure_data, root_sources
+from datasets.faces import creator_settings, data_sources, ensure_data
 from datasets.latents import MIRRORED, MOVED
 from datasets.pictures import Batch, Pictures, Source, source_fingerprint
 from models.build import load_encoder
@@ -102,11 +102,11 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
     encoder = fold_batch_norm(encoder).to(engine.device, dtype, memory_format=torch.channels_last)
     workers = decode_workers(config.data.workers)
     folder, meta = config.run_folder / "latents", config.run_folder / "latents" / "meta.json"
-    sources, splits = root_sources(Path(config.data.root))
+    parts = data_sources(config.data)
     wanted = {"fingerprint": encoder_fingerprint, "image_size": trained.data.image_size, "latent_dim": trained.vae.latent_dim,
               "precision": config.latents.precision, "creator": creator_settings(Path(config.data.root)),
               "moved": list(FRAME_SPREAD) if config.latents.moved else None, "mirrored": config.latents.mirrored or None,
-              "sources": {part_of(s): source_fingerprint(s) for s in sources}}
+              "sources": {part: source_fingerprint(source) for part, (source, _) in parts.items()}}
     if not restart and _is_finished(meta, wanted):
         print(f"{folder} is finished: it holds the latents of this encoder and these faces. Use --restart to encode them again.")
         return
@@ -114,44 +114,39 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
         announce(config, "extract_latentvec.py")
         meta.unlink(missing_ok=True)  # until all sets are whole, nothing may take these latents for finished
     cache = Path(config.data.cache) if config.data.cache else None
-    decoded = [Pictures([source], [split], trained.data.image_size, cache, workers) for source, split in zip(sources, splits)]
+    decoded = [Pictures([source], [split], trained.data.image_size, cache, workers) for source, split in parts.values()]
     stop = StopRequest()
     counts, unreadable = {}, {}
-    for source, pictures in zip(sources, decoded):
-        listing = folder / f"{part_of(source)}.unreadable.txt"
+    for (part, (source, _)), pictures in zip(parts.items(), decoded):
+        listing = folder / f"{part}.unreadable.txt"
         pictures.check_unreadable(config.data.max_unreadable, listing)
         share = _share(len(source.paths), engine)
-        for part, change in sets_of(source, config.latents).items():
-            growing = GrowingArray(folder / f"{part}.rank{engine.rank}.npy", len(share), (2 * trained.vae.latent_dim,), "f4", json.dumps(
-                [wanted["fingerprint"], wanted["precision"], wanted["moved"], wanted["sources"][part_of(source)], share.start, share.stop]))
-            encode_source(encoder, pictures, share, growing, engine, config.latents.batch_size, stop, part.replace("_", " "), change)
+        for name, change in sets_of(part, source, config.latents).items():
+            growing = GrowingArray(folder / f"{name}.rank{engine.rank}.npy", len(share), (2 * trained.vae.latent_dim,), "f4", json.dumps(
+                [wanted["fingerprint"], wanted["precision"], wanted["moved"], wanted["sources"][part], share.start, share.stop]))
+            encode_source(encoder, pictures, share, growing, engine, config.latents.batch_size, stop, name.replace("_", " "), change)
             bad = growing.note["unreadable"]
             growing.finish()
-            write_text(folder / f"{part}.rank{engine.rank}.txt", "\n".join(bad))
+            write_text(folder / f"{name}.rank{engine.rank}.txt", "\n".join(bad))
             pictures.check_unreadable(config.data.max_unreadable, listing)
             if engine.world > 1:
                 dist.barrier()
             if engine.is_main:
-                counts[part], unreadable[part] = _join(folder, part, source, engine.world)
+                counts[name], unreadable[name] = _join(folder, name, source, engine.world)
     if engine.is_main:
         write_json(meta, wanted | {"counts": counts, "unreadable": unreadable})
         print(", ".join(f"{count} latents of {part}" for part, count in counts.items()) + f" in {folder}")
         print("next: python f2p_trainer.py")
 
 
-def part_of(source: Source) -> str:
-    """The set that a source's latents are called by: "images" or "aug_images"."""
-    return Path(source.title).name
-
-
-def sets_of(source: Source, latents: LatentsConfig) -> dict[str, Change | None]:
-    """The sets that are made of a source's pictures, and how the pictures are changed for each; None: not at all."""
-    sets: dict[str, Change | None] = {part_of(source): None}
+def sets_of(part: str, source: Source, latents: LatentsConfig) -> dict[str, Change | None]:
+    """The sets that are made of a part's pictures, and how the pictures are changed for each; None: not at all."""
+    sets: dict[str, Change | None] = {part: None}
     if latents.moved:
         frames = torch.from_numpy(random_frames(source.names))
-        sets[part_of(source) + MOVED] = lambda pictures, indices: move_pictures(pictures, frames[indices].to(pictures.device))
+        sets[part + MOVED] = lambda pictures, indices: move_pictures(pictures, frames[indices].to(pictures.device))
     if latents.mirrored:
-        sets[part_of(source) + MIRRORED] = lambda pictures, indices: pictures.flip(3)
+        sets[part + MIRRORED] = lambda pictures, indices: pictures.flip(3)
     return sets
 
 

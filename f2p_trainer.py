@@ -4,7 +4,7 @@
     python f2p_trainer.py --config configs/hs_face.toml
     python f2p_trainer.py --set f2p.epochs=60                    a finished run goes on to more epochs
 
-Reads runs/NAME/latents and the labels in data.root. Writes runs/NAME/f2p/checkpoints/{last,best}.pt,
+Reads runs/NAME/latents and the labels in data.root, and in data.photos where that is set. Writes runs/NAME/f2p/checkpoints/{last,best}.pt,
 f2p/tensorboard/, f2p/metrics.json and f2p/report.png. A run that was stopped goes on where it was; a
 finished one says so and does nothing. Everything fits in memory, so one process is all it takes.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from datasets.faces import creator_version
@@ -29,13 +29,17 @@ from utils.errors import UserError, run_script
 from utils.figures import recovery_report
 from utils.files import hold, sweep_temporaries, write_json
 from utils.metrics import active_units, parameter_metrics, ridge
+from utils.muon import Muon
 from utils.pictures import write_picture
 from utils.progress import progress
 from utils.training import Engine, StopRequest, announce, parse_arguments, put_aside, seed_everything, start_engine
 
-_FIXED = ("run.seed", "data.root", "latents.moved", "latents.mirrored", *(f"f2p.{key}" for key in (
+_FIXED = ("run.seed", "data.root", "data.photos", "latents.moved", "latents.mirrored", *(f"f2p.{key}" for key in (
     "layers", "width", "dropout", "use_logvar", "whitening", "norm", "activation", "mixer_blocks", "mixer_width", "posterior_noise", "aug_prob",
-    "batch_size", "learning_rate", "weight_decay")))
+    "photo_share", "batch_size", "optimizer", "learning_rate", "weight_decay")))
+
+#: Muon's learning rate in units of AdamW's, which it then decays the weights as much as. Muon bears more.
+_MUON_FACTOR = 3.0
 
 
 class Trainer:
@@ -48,7 +52,9 @@ class Trainer:
         self.latent_dim = faces.latents.shape[1] // 2
         seed_everything(config.run.seed)
         self.model = build_regressor(config, self.latent_dim, len(self.names)).to(engine.device)
-        train = faces.of("train")
+        renders, photos = faces.of("train"), faces.of("photos")
+        self.renders, self.photos = len(renders), len(photos)   # in the order of the rows below
+        train = np.concatenate([renders, photos])
         put = lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(engine.device)
         self.latents, self.labels = put(faces.latents[train]), put(faces.labels[train])
         # The variants' latents take as much memory again, and only aug_prob above 0 asks for them.
@@ -70,16 +76,34 @@ class Trainer:
         kinds = [p.kind for p in faces.parameters]
         self.kinds = [torch.tensor([i for i, k in enumerate(kinds) if k == kind], device=engine.device)
                       for kind in dict.fromkeys(kinds)]
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), self.settings.learning_rate,
-                                           weight_decay=self.settings.weight_decay, fused=engine.device.type in ("cpu", "cuda"))
-        self.batch_size = min(self.settings.batch_size, len(train))
-        self.steps_an_epoch = len(train) // self.batch_size
+        self.optimizers = self.make_optimizers()
+        self.batch_size = min(self.settings.batch_size, self.renders)
+        self.photos_a_step = max(1, round(self.settings.photo_share * self.batch_size)) if self.photos else 0
+        self.steps_an_epoch = self.renders // self.batch_size
         self.epoch, self.best, self.seconds = 0, -math.inf, 0.0
+
+    def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """AdamW, "optimizer", for the weights; with f2p.optimizer = "muon" that, "muon", for those of the mixer's blocks.
+
+        To orthogonalise the hidden layers' large matrices as well would take a CPU longer than everything else of a step.
+        """
+        settings, blocks = self.settings, nn.ModuleList()
+        if settings.optimizer == "muon":
+            mixer = self.model.network[0]
+            blocks = nn.ModuleList([mixer.across_places, mixer.across_channels])
+        theirs = {id(weight) for weight in blocks.parameters()}
+        found: dict[str, torch.optim.Optimizer] = {"optimizer": torch.optim.AdamW(
+            [weight for weight in self.model.parameters() if id(weight) not in theirs], settings.learning_rate,
+            weight_decay=settings.weight_decay, fused=self.engine.device.type in ("cpu", "cuda"))}
+        if theirs:
+            found["muon"] = Muon(blocks, _MUON_FACTOR * settings.learning_rate, settings.weight_decay / _MUON_FACTOR)
+        return found
 
     # --- state ------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        return {"config": self.config.as_dict(), "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+        return {"config": self.config.as_dict(), "model": self.model.state_dict(),
+                **{name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
                 "scheduler": {"step": self.epoch * self.steps_an_epoch}, "epoch": self.epoch,
                 "random": {"seed": self.config.run.seed, "epoch": self.epoch}, "best": self.best, "seconds": self.seconds,
                 "encoder": self.faces.meta["fingerprint"], "latent_dim": self.latent_dim,
@@ -100,7 +124,8 @@ class Trainer:
             raise UserError(f"{path} was trained with something else ({'; '.join(changed)}). Put it back, choose another "
                             "run.name, or start over with --restart")
         checkpoint.restore(self.model, content["model"], path)
-        self.optimizer.load_state_dict(content["optimizer"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(content[name])
         self.epoch, self.best, self.seconds = content["epoch"], content["best"], content["seconds"]
 
     # --- training ---------------------------------------------------------------------------------
@@ -127,17 +152,20 @@ class Trainer:
                     stop.leave(f"the end of epoch {self.epoch}")
 
     def train_epoch(self) -> float:
-        """One pass over the training faces; the mean loss. All chance follows from seed and epoch."""
+        """One pass over the training renders, photos among them; the mean loss. All chance follows from seed and epoch."""
         settings, device = self.settings, self.engine.device
         self.model.train()
         torch.manual_seed(self.config.run.seed * 1_000_003 + self.epoch)  # dropout, noise, variants, order
-        order = torch.randperm(len(self.labels), device=device)
+        order = torch.randperm(self.renders, device=device)
         losses = torch.zeros((), device=device)
         for step in range(self.steps_an_epoch):
             rate = 0.5 * (1 + math.cos(math.pi * (self.epoch * self.steps_an_epoch + step) / (self.steps_an_epoch * settings.epochs)))
-            for group in self.optimizer.param_groups:
-                group["lr"] = settings.learning_rate * rate
+            for optimizer in self.optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = optimizer.defaults["lr"] * rate
             rows = order[step * self.batch_size:(step + 1) * self.batch_size]
+            if self.photos:
+                rows = torch.cat([rows, torch.randint(self.renders, self.renders + self.photos, (self.photos_a_step,), device=device)])
             latents, labels = self.draw_latents(rows, self.latents, self.aug_latents), self.labels.index_select(0, rows)
             if self.mirrored is not None:
                 mirrored = torch.rand(len(rows), 1, device=device) < 0.5
@@ -147,9 +175,10 @@ class Trainer:
             loss = self.loss(predicted.float(), labels)
             if self.moved is not None:
                 loss = loss + self.frame_loss(rows, latents)
-            self.optimizer.zero_grad(set_to_none=True)
+            self.model.zero_grad(set_to_none=True)
             loss.backward()
-            self.optimizer.step()
+            for optimizer in self.optimizers.values():
+                optimizer.step()
             losses += loss.detach()
         mean = losses.item() / self.steps_an_epoch
         if not math.isfinite(mean):
@@ -195,12 +224,13 @@ class Trainer:
         return np.concatenate(parts)
 
     def distance_of_far_faces(self) -> float:
-        """The latent distance that 1 % of the validation faces exceed; a face beyond it is unlike those of training."""
+        """The latent distance that 1 % of the validation faces exceed, or of the photos; a face beyond it is unlike those of training."""
         rows = self.faces.of("val")
         latents = self.faces.latents[rows]
         if self.aug_latents is not None:
             latents = np.concatenate([latents, self.faces.aug_latents[rows]])
-        return float(np.quantile(self.model.distance(torch.from_numpy(latents).to(self.engine.device)).cpu().numpy(), 0.99))
+        kinds = [latents] + [self.faces.latents[self.faces.of("photos")]] * bool(self.photos)
+        return max(float(np.quantile(self.model.distance(torch.from_numpy(kind).to(self.engine.device)).cpu().numpy(), 0.99)) for kind in kinds)
 
     def evaluate(self, split: str, aug: bool = False) -> dict[str, Any]:
         rows = self.faces.of(split)
@@ -216,7 +246,7 @@ class Trainer:
 
     def log(self, writer: SummaryWriter, train_loss: float, val: dict[str, dict[str, Any]]) -> None:
         writer.add_scalar("train/loss", train_loss, self.epoch)
-        writer.add_scalar("train/learning_rate", self.optimizer.param_groups[0]["lr"], self.epoch)
+        writer.add_scalar("train/learning_rate", self.optimizers["optimizer"].param_groups[0]["lr"], self.epoch)
         for name, metrics in val.items():
             for key in ("r2", "mae", "cosine_similarity", "distance"):
                 if metrics[key] is not None:
@@ -254,7 +284,7 @@ def report(trainer: Trainer, config: Config) -> None:
     run = {"config": config.as_dict(), "creator": creator_version(Path(config.data.root)), "best_epoch": content["epoch"],
            "vae_fingerprint": faces.meta["fingerprint"], "checkpoints": {
                "vae": (config.run_folder / "vae" / "checkpoints" / "best.pt").as_posix(), "f2p": best.as_posix()},
-           "faces": {split: len(faces.of(split)) for split in ("train", "val", "test")}, "ridge_strength": strength,
+           "faces": {split: len(faces.of(split)) for split in ("train", "val", "test", "photos")}, "ridge_strength": strength,
            "kl_per_face": float((0.5 * (mu ** 2 + np.exp(logvar) - 1 - logvar)).sum(1).mean()),
            "active_units": active_units(mu), "seconds": round(trainer.seconds, 2)}
     write_json(trainer.folder / "metrics.json", {"val": val, "test": test, "baselines": reference, **extra, "run": run})
@@ -295,7 +325,8 @@ def main() -> None:
         sweep_temporaries(folder / "checkpoints")
         announce(config, "f2p_trainer.py")
         faces = read_latent_set(config.run_folder / "latents", Path(config.data.root), encoder_fingerprint,
-                                config.data.max_unreadable, config.run_folder / "unmatched.txt", config.latents.moved, config.latents.mirrored)
+                                config.data.max_unreadable, config.run_folder / "unmatched.txt", config.latents.moved, config.latents.mirrored,
+                                Path(config.data.photos) if config.data.photos else None)
         for split in ("train", "val", "test"):
             if len(faces.of(split)) < 2:
                 raise UserError(f"{len(faces.of(split))} of {len(faces.names)} faces belong to split {split!r}; at least 2 are "

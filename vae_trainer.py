@@ -42,7 +42,7 @@ from utils.training import (Engine, StopRequest, announce, as_input, compiled, d
                             parse_arguments, put_aside, seed_everything, start_engine)
 
 #: Settings that must not change within a run: they decide the network, the data order or the objective.
-_FIXED = ("run.seed", "data.root", "data.folders", "data.image_size", "data.use_aug",
+_FIXED = ("run.seed", "data.root", "data.folders", "data.photos", "data.image_size", "data.use_aug",
           *(f"vae.{key}" for key in ("encoder_channels", "decoder_channels", "latent_dim", "bottleneck", "spatial", "norm",
                                      "kl_weight", "kl_warmup_epochs", "mse_weight", "lpips_weight", "pyramid_weight", "feature_weight", "batch_size",
                                      "optimizer", "learning_rate", "weight_decay", "schedule", "lr_decay",

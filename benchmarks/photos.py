@@ -1,21 +1,21 @@
 """How much of a person a predicted character keeps: facial ratios of real photos against those of the characters.
 
-    python -m benchmarks.photos --photos DIR --known FOLDER --aligned ALIGNED   links the faces of people to train on
+    python -m benchmarks.photos --photos DIR --known FOLDER --aligned ALIGNED   a data set of people to train on
     python -m benchmarks.photos --photos DIR --run RUN [--json FILE]            measures on the other people
 
 DIR holds images/ and landmarks.csv: name, person, x0, y0 … of 68 iBUG points. People are held out by name: one
-of five by SHA-256. ALIGNED is what face_alignment.py made of DIR/images; put FOLDER among a run's data.folders,
-so that its VAE knows photos, of other people. Measured are frontal frames that `predict.py` finds one face in
-(the largest), each person's averaged.
+of five by SHA-256. ALIGNED is what face_alignment.py made of DIR/images. FOLDER becomes a data set of the other
+people's faces, those of frontal frames with the sliders fitted to their landmarks. Set data.photos to it, and stage 1
+learns the pictures, stage 2 the sliders; or name FOLDER/images in data.folders, and stage 1 alone knows photos, of
+other people than are measured. Measured are frontal frames that `predict.py` finds a face in (the largest), each person's averaged.
 
 For each ratio: Spearman's ρ over people between photo and predicted character, its 95 % interval by bootstrap
 over people, the ρ that 95 % of random pairings stay below, and as ceiling the ρ of characters whose sliders were
-fitted to the photo's landmarks themselves.
+fitted to the photo's landmarks themselves. Fits take the average of the people not held out for the average character.
 """
 
 import argparse
 import hashlib
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -23,10 +23,10 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.alignment import read_annotations
-from datasets.creator import NAMES, Renderer, looks
+from datasets.creator import NAMES
+from datasets.creator.fit import Fitter, in_frame, write_photos
 from models.mtcnn import FaceDetector
 from predict import Predictor
-from utils.alignment import alignment_transform, five_points, transform_points
 from utils.errors import UserError, run_script
 from utils.files import write_json
 from utils.pictures import UnreadablePicture, find_pictures, read_rgb
@@ -95,55 +95,28 @@ def read_frames(photos: Path) -> list[Frame]:
     return frames
 
 
-def copy_known(frames: list[Frame], aligned: Path, output: Path) -> None:
-    """Copy the aligned faces of people who are not held out to a folder of their own."""
-    output.mkdir(parents=True, exist_ok=True)
+def fitter_for(frames: list[Frame]) -> Fitter:
+    """A fitter that takes the average of frontal frames of people not held out for the average character.
+
+    Raises:
+        UserError: there are no such frames.
+    """
+    frontal = is_frontal(np.array([f.landmarks for f in frames]))
+    known = [f.landmarks for f, is_one in zip(frames, frontal) if is_one and not is_held_out(f.person)]
+    if not known:
+        raise UserError("no frontal frame shows a person who is not held out; expected photos of several people")
+    return Fitter(in_frame(np.array(known)).mean(0))
+
+
+def write_known(frames: list[Frame], aligned: Path, output: Path) -> None:
+    """Write the data set of the aligned faces of people who are not held out, with sliders for frontal ones."""
     chosen = [f for f in frames if not is_held_out(f.person) and (aligned / f"{f.path.stem}.png").exists()]
     if not chosen:
         raise UserError(f"{aligned} holds no aligned face of these photos; run face_alignment.py --input DIR/images --output {aligned} first")
-    for frame in chosen:
-        shutil.copyfile(aligned / f"{frame.path.stem}.png", output / f"{frame.path.stem}.png")
-    print(f"{len(chosen)} faces of {len({f.person for f in chosen})} people in {output}")
-
-
-class Fitter:
-    """Sliders whose character's landmarks, aligned, come nearest to given ones: the best any prediction could do.
-
-    Gauss-Newton with the Jacobian of the average character and a pull towards it, as 136 numbers and noise do not
-    decide 54 sliders. Every step is kept in [0, 1] and taken only where it helps.
-    """
-
-    def __init__(self, pull: float = 8.0, steps: int = 8) -> None:
-        self.renderer, self.steps = Renderer(256), steps
-        count = len(NAMES)
-        around = np.full((2 * count, count), 0.5)
-        around[np.arange(count), np.arange(count)] += 0.25
-        around[count + np.arange(count), np.arange(count)] -= 0.25
-        points = self.landmarks(around).reshape(2, count, -1)
-        jacobian = ((points[0] - points[1]) / 0.5).T
-        self._solve = np.linalg.solve(jacobian.T @ jacobian + pull ** 2 * np.eye(count), np.column_stack([jacobian.T, pull ** 2 * np.eye(count)]))
-        self.pull = pull
-
-    def landmarks(self, parameters: np.ndarray) -> np.ndarray:
-        """(N, 68, 2) of characters seen from the front, in the aligned frame of 256 pixels."""
-        return self.renderer.landmarks(parameters, [looks.neutral()] * len(parameters))
-
-    def fit(self, landmarks: np.ndarray) -> np.ndarray:
-        """(N, 68, 2) landmarks in pictures' pixels → (N, 54) sliders."""
-        target = transform_points(alignment_transform(five_points(landmarks), 256), landmarks)
-        current = np.full((len(target), len(NAMES)), 0.5)
-        missing = (target - self.landmarks(current)).reshape(len(target), -1)
-        cost = self._cost(missing, current)
-        for _ in range(self.steps):
-            move = np.column_stack([missing, 0.5 - current]) @ self._solve.T
-            proposed = (current + 0.7 * move).clip(0, 1)
-            left = (target - self.landmarks(proposed)).reshape(len(target), -1)
-            better = (new := self._cost(left, proposed)) < cost
-            current[better], missing[better], cost[better] = proposed[better], left[better], new[better]
-        return current
-
-    def _cost(self, missing: np.ndarray, parameters: np.ndarray) -> np.ndarray:
-        return np.square(missing).sum(1) + self.pull ** 2 * np.square(parameters - 0.5).sum(1)
+    frontal = [f for f, frontal in zip(chosen, is_frontal(np.array([f.landmarks for f in chosen]))) if frontal]
+    sliders = fitter_for(frames).fit(np.array([f.landmarks for f in frontal]))
+    write_photos(output, [aligned / f"{f.path.stem}.png" for f in chosen], {f.path.stem: row for f, row in zip(frontal, sliders)})
+    print(f"{len(chosen)} faces of {len({f.person for f in chosen})} people in {output}, {len(frontal)} of them frontal and with sliders")
 
 
 def by_person(values: np.ndarray, people: np.ndarray) -> np.ndarray:
@@ -178,7 +151,7 @@ def of_run(run: Path) -> Callable[[np.ndarray], np.ndarray | None]:
 
 def measure(frames: list[Frame], predict: Callable[[np.ndarray], np.ndarray | None]) -> dict:
     """ρ of every ratio over the people held out, by what `predict` makes of their photos, (H, W, 3) uint8 each."""
-    landmarks = np.array([f.landmarks for f in frames])
+    everybody, landmarks = frames, np.array([f.landmarks for f in frames])
     frames = [f for f, frontal in zip(frames, is_frontal(landmarks)) if frontal and is_held_out(f.person)]
     used, predicted = [], []
     for frame in progress(iterable=frames, desc="predicting", unit="photo"):
@@ -192,7 +165,7 @@ def measure(frames: list[Frame], predict: Callable[[np.ndarray], np.ndarray | No
     if len({f.person for f in used}) < 5:
         raise UserError(f"only {len({f.person for f in used})} held-out people have a frontal frame with a face; at least 5 are needed")
     people, truth = np.array([f.person for f in used]), np.array([f.landmarks for f in used])
-    fitter, photo = Fitter(), ratios(truth)
+    fitter, photo = fitter_for(everybody), ratios(truth)
     character, fitted = ratios(fitter.landmarks(np.array(predicted))), ratios(fitter.landmarks(fitter.fit(truth)))
     rng = np.random.default_rng(0)
     table = {}
@@ -208,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, help="folder with images/ and landmarks.csv")
     parser.add_argument("--run", type=Path, help="trained run to measure")
-    parser.add_argument("--known", type=Path, help="instead: folder for the aligned faces of people to train on")
+    parser.add_argument("--known", type=Path, help="instead: folder for a data set of people to train on")
     parser.add_argument("--aligned", type=Path, help="with --known: what face_alignment.py made of the photos")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -216,7 +189,7 @@ def main() -> None:
     if options.known is not None:
         if options.aligned is None:
             raise UserError("--known needs --aligned: the folder that face_alignment.py wrote")
-        copy_known(frames, options.aligned, options.known)
+        write_known(frames, options.aligned, options.known)
         return
     if options.run is None:
         raise UserError("nothing to do: give --run to measure a run, or --known and --aligned to choose whom to train on")

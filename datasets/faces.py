@@ -8,7 +8,7 @@ from datasets.creator import VERSION, write_data_set
 from datasets.hs_face import find_parts, read_splits
 from datasets.names import split_of
 from datasets.pictures import Pictures, Source, folder_source
-from utils.config import Config
+from utils.config import Config, DataConfig
 from utils.errors import UserError
 from utils.pictures import find_pictures
 
@@ -49,6 +49,15 @@ def creator_version(root: Path) -> str | None:
     return settings["creator"] if settings else None
 
 
+def data_sources(data: DataConfig) -> dict[str, tuple[Source, list[str]]]:
+    """What has, or may have, parameters: "images", "aug_images" of data.root and "photos" of data.photos, each a source and its splits."""
+    sources, splits = root_sources(Path(data.root)) if data.root else ([], [])
+    parts = {Path(source.title).name: (source, split) for source, split in zip(sources, splits)}
+    if data.photos:
+        parts["photos"] = tuple(of[0] for of in root_sources(Path(data.photos)))
+    return parts
+
+
 def root_sources(root: Path) -> tuple[list[Source], list[list[str]]]:
     """The parts of a data set in the HS_FACE layout as sources, with the splits of their pictures.
 
@@ -64,15 +73,16 @@ def root_sources(root: Path) -> tuple[list[Source], list[list[str]]]:
 
 
 def vae_pictures(config: Config, workers: int) -> Pictures:
-    """All that stage 1 learns: renders, their variants if wanted, further folders.
+    """All that stage 1 learns: renders, their variants if wanted, photos, further folders.
 
     Raises:
         UserError: a folder is missing or empty.
     """
     data = config.data
-    sources, splits = root_sources(Path(data.root)) if data.root else ([], [])
+    parts = data_sources(data)
     if not data.use_aug:
-        sources, splits = sources[:1], splits[:1]
+        parts.pop("aug_images", None)
+    sources, splits = map(list, zip(*parts.values())) if parts else ([], [])
     for folder in map(Path, data.folders):
         if not folder.is_dir():
             raise UserError(f"data.folders names {folder}, which is no folder; expected a folder of aligned faces")

@@ -50,7 +50,7 @@ def find_parts(root: Path) -> dict[str, dict[str, Path]]:
     """
     if not root.is_dir():
         raise UserError(f"the data set folder {root} does not exist; expected images/ and labels.json in it. "
-                        "Set data.root to where the data set is")
+                        "Set data.root (of photos: data.photos) to where it is")
     parts = {}
     for part in ("images", "aug_images"):
         folder = root / part

@@ -26,7 +26,7 @@ class LatentSet(NamedTuple):
     aug_latents: np.ndarray     #: (N, 2·latent_dim) float32, of their variants; the render's where there is none
     has_aug: np.ndarray         #: (N,) bool
     labels: np.ndarray          #: (N, P) float32
-    split: np.ndarray           #: (N,) of "train", "val", "test"; "" for faces that split files do not list
+    split: np.ndarray           #: (N,) of "train", "val", "test", "photos"; "" for faces that split files do not list
     parameters: list[Parameter]
     meta: dict                  #: meta.json of the latents
     moved: np.ndarray | None = None     #: as `latents`, of the renders moved by `utils.alignment.random_frames`; None: not asked for
@@ -40,8 +40,10 @@ class LatentSet(NamedTuple):
 
 
 def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unmatched: float, listing: Path,
-                    moved: bool = False, mirrored: bool = False) -> LatentSet:
+                    moved: bool = False, mirrored: bool = False, photos: Path | None = None) -> LatentSet:
     """Bring latents and labels together by NAME.
+
+    Photos with parameters come after the renders, in a split of their own: all of them are for training.
 
     Args:
         folder: latents of a run.
@@ -50,6 +52,7 @@ def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unm
         most_unmatched: share of faces without label, or labels without face, above which this fails.
         listing: where unmatched names are listed.
         moved, mirrored: also read the latents of moved, of mirrored faces.
+        photos: data set of photos (`data.photos`); one without label is left out.
 
     Raises:
         UserError: latents missing, damaged, not of this encoder or of other faces, not finite; labels that do not fit.
@@ -88,9 +91,35 @@ def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unm
         aug_latents, has_aug = in_place("aug_images", latents)
         of_variants = {kind: in_place("aug_images" + kind, of_renders[kind])[0] for kind in further}
     splits = read_splits(root, names)
-    return LatentSet(names, latents, aug_latents, has_aug, labels.values[[row_of_label[n] for n in names]],
-                     np.array([splits.get(n, "") for n in names]), parameters, meta,
-                     of_renders.get(MOVED), of_variants.get(MOVED), of_renders.get(MIRRORED), of_variants.get(MIRRORED))
+    faces = LatentSet(names, latents, aug_latents, has_aug, labels.values[[row_of_label[n] for n in names]],
+                      np.array([splits.get(n, "") for n in names]), parameters, meta,
+                      of_renders.get(MOVED), of_variants.get(MOVED), of_renders.get(MIRRORED), of_variants.get(MIRRORED))
+    return faces if photos is None else _with_photos(faces, folder, photos, further)
+
+
+def _with_photos(faces: LatentSet, folder: Path, photos: Path, further: list[str]) -> LatentSet:
+    """The faces and, after them, the photos that have a label. A photo has no variant, so it stands in for its own."""
+    if "photos" not in faces.meta.get("sources", {}):
+        raise UserError(f"{folder} has no latents of photos, which data.photos asks for; run extract_latentvec.py again")
+    labels = read_labels(photos)
+    parameters = read_parameters(photos, labels.values.shape[1])
+    if parameters != faces.parameters:
+        raise UserError(f"the parameter table of {photos} is not that of data.root; photos need labels in the parameters of the same game")
+    found, latents = _read_set(folder, "photos", faces.meta)
+    row_of_label = {name: i for i, name in enumerate(labels.names)}
+    matched = [i for i, name in enumerate(found) if name in row_of_label]
+    if not matched:
+        raise UserError(f"no picture in {photos / 'images'} has a label in {photos / 'labels.json'}; expected some NAME in both")
+    names = [found[i] for i in matched]
+    latents = latents[matched]
+    sets = {kind: _rows_of(names, *_read_set(folder, "photos" + kind, faces.meta), latents)[0] for kind in further}
+    after = lambda part, kind: np.concatenate([part, sets[kind]]) if kind in sets else None
+    return faces._replace(
+        names=faces.names + names, latents=np.concatenate([faces.latents, latents]), aug_latents=np.concatenate([faces.aug_latents, latents]),
+        has_aug=np.concatenate([faces.has_aug, np.zeros(len(names), bool)]), split=np.concatenate([faces.split, np.full(len(names), "photos")]),
+        labels=np.concatenate([faces.labels, labels.values[[row_of_label[name] for name in names]]]),
+        moved=after(faces.moved, MOVED), aug_moved=after(faces.aug_moved, MOVED),
+        mirrored=after(faces.mirrored, MIRRORED), aug_mirrored=after(faces.aug_mirrored, MIRRORED))
 
 
 def _rows_of(names: list[str], found: list[str], latents: np.ndarray, otherwise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

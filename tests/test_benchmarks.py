@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from tests.conftest import error_of, run_script
 
-from benchmarks.photos import Fitter, compare, is_frontal, ratios, read_frames, spearman
+from benchmarks.photos import compare, is_frontal, is_held_out, ratios, read_frames, spearman
 from benchmarks.scale import memory_of
 from benchmarks.through_aligner import off_by, onto_canvas
 from datasets import creator
 from datasets.creator import writer
+from datasets.creator.fit import Fitter, in_frame
+from datasets.hs_face import read_labels
 from utils.alignment import FRAME_SPREAD, TEMPLATE, alignment_transform, frame_transform, transform_points
-from utils.pictures import write_picture
+from utils.pictures import read_rgb, write_picture
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,15 @@ def test_fitted_sliders_reach_the_landmarks(characters):
     assert left < 0.15 * np.abs(fitter.landmarks(np.full((6, 54), 0.5)) - characters).mean()
 
 
+def test_the_average_person_becomes_the_average_character(characters):
+    """However far people's proportions lie from the characters'; and who differs from the average gets other sliders."""
+    people = in_frame(characters * (1.3, 1) + 5)
+    fitter = Fitter(people.mean(0))
+    np.testing.assert_allclose(fitter.fit(people.mean(0)[None]), 0.5, atol=0.06)  # a mean of aligned faces is aligned but nearly
+    spread = [sliders.fit(people).std(0).mean() for sliders in (fitter, Fitter())]
+    assert spread[0] > 0.05 and np.abs(fitter.fit(people).mean() - 0.5) < 0.05 < spread[1]
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Characters on canvases stand in for photos of 32 people."""
@@ -80,6 +91,17 @@ def test_photos_are_measured_over_people_held_out(smoke, photos):
     lines = result.stdout.splitlines()
     assert "people not trained on" in lines[0] and lines[-1].startswith("median") and len(lines) == 16
     assert float(lines[-1].split()[-1]) > 0.6
+    aligned = smoke / "aligned"
+    for picture in (photos / "images").iterdir():
+        write_picture(aligned / picture.name, read_rgb(picture)[60:316, 60:316])
+    command = ("-m", "benchmarks.photos", "--photos", photos, "--known", smoke / "known")
+    assert "needs --aligned" in error_of(run_script(*command, cwd=smoke, check=False))
+    run_script(*command, "--aligned", aligned, cwd=smoke)
+    labels, known = read_labels(smoke / "known"), {f"p{i}" for i in range(32) if not is_held_out(f"person {i}")}
+    assert {p.stem for p in (smoke / "known" / "images").iterdir()} == known >= set(labels.names) and len(labels.names) > 5
+    truth = np.array([writer.face(4, int(name[1:]))[0] for name in labels.names])
+    widths = creator.NAMES.index("face_width")
+    assert np.corrcoef(truth[:, widths], labels.values[:, widths])[0, 1] > 0.5
     assert "nothing to do" in error_of(run_script("-m", "benchmarks.photos", "--photos", photos, cwd=smoke, check=False))
 
 

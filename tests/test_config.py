@@ -51,6 +51,7 @@ def test_networks_follow_from_the_config():
     ("[data]\nimage_size = 64", "needs 4"),
     ("[f2p]\nmixer_blocks = 2", "no places to mix"),
     ("[vae]\nspatial = true\n[f2p]\nmixer_blocks = 2\nwhitening = 0.3", "Set one of them to 0"),
+    ("[f2p]\noptimizer = 'muon'", "f2p.mixer_blocks is 0"),
     ("[run]\nname = \"../x\"", "plain folder name"),
     ("[data]\nroot = \"\"", "at least one folder"),
     ("[vae", "is not TOML"),

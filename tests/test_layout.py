@@ -141,8 +141,9 @@ def test_picture_folders_and_the_root_together(layout, tmp_path, cache, monkeypa
     picture(photos / "b" / "x.jpg", (0, 0, 255), 30)
     (photos / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (photos / "loop").symlink_to(photos, target_is_directory=True)
-    config = from_dict({"data": {"root": str(layout), "folders": [str(photos)], "image_size": 32, "cache": cache, "workers": 0},
-                        "vae": {"encoder_channels": [4, 4, 4], "decoder_channels": [4, 4, 4]}}, "test")
+    settings = {"data": {"root": str(layout), "folders": [str(photos)], "image_size": 32, "cache": cache, "workers": 0},
+                "vae": {"encoder_channels": [4, 4, 4], "decoder_channels": [4, 4, 4]}}
+    config = from_dict(settings, "test")
     pictures = vae_pictures(config, 0)
     assert len(pictures.paths) == 43
     assert pictures.sources[2].names == ["a/broken.png", "a/x.png", "b/x.jpg"]
@@ -155,6 +156,10 @@ def test_picture_folders_and_the_root_together(layout, tmp_path, cache, monkeypa
     assert "broken.png" in listing.read_text()
     with pytest.raises(UserError, match="1 of 43 pictures cannot be read"):
         pictures.check_unreadable(0.01, listing)
+    known = tmp_path / "known"
+    picture(known / "images" / "me.png", (0, 255, 0), 64)
+    both = vae_pictures(from_dict(settings | {"data": settings["data"] | {"photos": str(known), "use_aug": False}}, "test"), 0)
+    assert len(both.paths) == 24 and both.sources[1].names == ["me"]  # 20 renders, the photo, 3 of the folder
 
 
 def test_cache_follows_its_sources_and_goes_on(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from tests.conftest import ROOT, SMOKE, error_of, run_script
 
 from datasets import creator
 from datasets.creator import writer
+from datasets.creator.fit import write_photos
 from datasets.hs_face import BUILT_IN_TABLE, parse_parameters, read_labels
 from datasets.names import split_of
 from models.build import build_vae, load_regressor, load_vae
@@ -93,6 +94,36 @@ def test_finished_steps_say_so_and_do_nothing(smoke):
     for script in ("vae_trainer.py", "extract_latentvec.py", "f2p_trainer.py"):
         assert "is finished" in run_script(script, *SMOKE, cwd=smoke).stdout
     assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_photos_with_parameters_are_learned_by_both_stages(smoke, tmp_path):
+    """Ten of 12 photos have a label, always 1: stage 2 comes to predict more than from renders alone."""
+    root = smoke / "data" / "smoke"
+    variants = sorted((root / "aug_images").iterdir())[:12]
+    write_photos(tmp_path / "photos", variants, {path.stem: np.ones(54) for path in variants[:10]})
+    settings = (*SMOKE, "--set", f"data.root={root}", "--set", "data.photos=photos", "--set", "vae.epochs=1", "--set", "vae.spatial=true",
+                "--set", "f2p.whitening=0", "--set", "f2p.mixer_blocks=1", "--set", "f2p.mixer_width=8", "--set", "f2p.optimizer=muon", "--set", "f2p.photo_share=1")
+    for script in ("vae_trainer.py", "extract_latentvec.py", "f2p_trainer.py"):
+        run_script(script, *settings, cwd=tmp_path)
+    run = tmp_path / "runs" / "smoke"
+    assert json.loads((run / "latents" / "meta.json").read_text())["counts"]["photos_mirrored"] == 12
+    assert json.loads((run / "f2p" / "metrics.json").read_text())["run"]["faces"]["photos"] == 10
+    latents = torch.from_numpy(np.load(run / "latents" / "photos.npy"))
+    with torch.inference_mode():
+        with_photos = load_regressor(run)[0](latents).mean()
+        run_script("f2p_trainer.py", *settings, "--set", "data.photos=", "--restart", cwd=tmp_path)
+        assert with_photos > load_regressor(run)[0](latents).mean() + 0.1
+    # Muon's part is kept with the checkpoint, and the run goes on with it.
+    assert checkpoint.load(run / "f2p" / "checkpoints" / "last.pt", "f2p")["muon"]["state"]
+    assert "epoch 4" in run_script("f2p_trainer.py", *settings, "--set", "data.photos=", "--set", "f2p.epochs=4", cwd=tmp_path).stdout
+    again = lambda: error_of(run_script("f2p_trainer.py", *settings, "--restart", cwd=tmp_path, check=False))
+    (tmp_path / "photos" / "labels.json").write_text(json.dumps({"somebody": [0.5] * 54}))
+    assert "no picture in photos/images has a label" in again()
+    table = (tmp_path / "photos" / "parameters.csv").read_text()
+    (tmp_path / "photos" / "parameters.csv").write_text(table.replace("face_width", "width_of_face"))
+    assert "is not that of data.root" in again()
+    told = error_of(run_script("f2p_trainer.py", "--config", SMOKE[1], "--set", "data.photos=photos", cwd=smoke, check=False))
+    assert "no latents of photos" in told and "extract_latentvec.py" in told
 
 
 def test_prediction_of_aligned_and_raw_pictures(smoke, tmp_path):

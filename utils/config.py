@@ -36,6 +36,8 @@ class RunConfig:
 class DataConfig:
     root: str = _setting("data/creator", "data set in the HS_FACE layout; empty for none (stage 1 only)")
     folders: tuple[str, ...] = _setting((), "further folders of aligned faces for stage 1 (CelebA, FFHQ, photos)")
+    photos: str = _setting("", "data set in the same layout whose images/ are aligned photos of people, with parameters for those in its labels.json: "
+                               "stage 1 learns the pictures, stage 2 the parameters; empty for none")
     image_size: int = _setting(256, "side of the pictures that the networks see", choices=(32, 64, 128, 256))
     use_aug: bool = _setting(True, "stage 1 also learns the photo-like variants; without it the creator writes none")
     creator_count: int = _setting(0, "where root is missing, the creator writes this many faces there; 0: never", low=0)
@@ -96,8 +98,10 @@ class F2PConfig:
     mixer_width: int = _setting(64, "channels of the mixer", low=4)
     posterior_noise: float = _setting(0.0, "in training mu is moved by this many posterior standard deviations of noise", low=0)
     aug_prob: float = _setting(0.0, "probability of reading the photo-like variant's latent instead of the render's", low=0, high=1)
+    photo_share: float = _setting(0.02, "with data.photos: this many photos join the renders of a step, as a share of batch_size", above=0, high=1)
     epochs: int = _setting(30, "passes over the training faces; may be raised later", low=1)
     batch_size: int = _setting(32, "faces a step", low=1)
+    optimizer: str = _setting("adamw", "muon: for the matrices of the mixer's blocks, AdamW for everything else", choices=("adamw", "muon"))
     learning_rate: float = _setting(1e-4, "at the start; cosine decay to 0", above=0)
     weight_decay: float = _setting(0.01, "of AdamW", low=0)
 
@@ -220,11 +224,14 @@ def _check_together(config: Config, source: str) -> None:
     if config.f2p.mixer_blocks and config.f2p.whitening:
         raise UserError(f"{source}: f2p.mixer_blocks is {config.f2p.mixer_blocks} and f2p.whitening {config.f2p.whitening:g}; whitening mixes "
                         "the places that the mixer is to tell apart. Set one of them to 0")
+    if config.f2p.optimizer == "muon" and not config.f2p.mixer_blocks:
+        raise UserError(f"{source}: f2p.optimizer is 'muon', which is for the mixer's blocks, but f2p.mixer_blocks is 0. "
+                        "Set f2p.optimizer = \"adamw\" or f2p.mixer_blocks above 0")
     name = config.run.name
     if not name or name != Path(name).name or name in (".", "..") or "\\" in name:
         raise UserError(f"{source}: run.name is {name!r}; expected a plain folder name")
-    if not config.data.root and not config.data.folders:
-        raise UserError(f"{source}: data.root and data.folders are both empty; expected at least one folder of faces")
+    if not config.data.root and not config.data.folders and not config.data.photos:
+        raise UserError(f"{source}: data.root, data.folders and data.photos are all empty; expected at least one folder of faces")
 
 
 def _parse_value(text: str) -> Any:

@@ -57,10 +57,15 @@ def write_data_set(output: Path, count: int, seed: int = 0, size: int = 256, wit
         if hasattr(os, "sync"):
             os.sync()  # pictures reach the disk before the labels that say they are there
         names = [name_of(i) for i in range(count)]
-        write_text(output / "parameters.csv", _parameter_table())
+        write_text(output / "parameters.csv", parameter_table())
         write_text(output / "landmarks.csv", _landmark_table(names, landmarks))
-        rows = (f' {json.dumps(name)}: {json.dumps([round(float(v), 6) for v in row])}' for name, row in zip(names, labels))
-        write_text(output / "labels.json", "{\n" + ",\n".join(rows) + "\n}\n")
+        write_labels(output, names, labels)
+
+
+def write_labels(output: Path, names: list[str], labels: np.ndarray) -> None:
+    """Write labels.json: NAME → sliders (54,), of (N, 54)."""
+    rows = (f' {json.dumps(name)}: {json.dumps([round(float(v), 6) for v in row])}' for name, row in zip(names, labels))
+    write_text(output / "labels.json", "{\n" + ",\n".join(rows) + "\n}\n")
 
 
 def name_of(index: int) -> str:
@@ -122,7 +127,8 @@ def _write_block(block: range) -> tuple[range, np.ndarray, np.ndarray]:
     return block, parameters, points
 
 
-def _parameter_table() -> str:
+def parameter_table() -> str:
+    """The text of the creator's parameters.csv."""
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(["index", "name", "group", "kind", "min", "max", "description"])
