@@ -5,7 +5,7 @@
     python vae_trainer.py --set vae.epochs=60                    a finished run goes on to more epochs
     torchrun --nproc_per_node 4 vae_trainer.py --config FILE     several GPUs
 
-Reads the data set in data.root and the folders in data.folders (see README.md for their layout); the
+Reads the data sets in data.root and data.photos and the folders in data.folders (see README.md for their layout); the
 embedded creator writes data.root first where the config says so. Writes runs/NAME/config.toml,
 vae/checkpoints/{last,best}.pt, vae/tensorboard/ and vae/metrics.json. A run that was stopped goes on
 where it was; a finished one says so and does nothing.
