@@ -229,8 +229,8 @@ class Trainer:
         latents = self.faces.latents[rows]
         if self.aug_latents is not None:
             latents = np.concatenate([latents, self.faces.aug_latents[rows]])
-        kinds = [latents] + [self.faces.latents[self.faces.of("photos")]] * bool(self.photos)
-        return max(float(np.quantile(self.model.distance(torch.from_numpy(kind).to(self.engine.device)).cpu().numpy(), 0.99)) for kind in kinds)
+        exceeded = lambda part: float(np.quantile(self.model.distance(torch.from_numpy(part).to(self.engine.device)).cpu().numpy(), 0.99))
+        return max(exceeded(latents), exceeded(self.faces.latents[self.faces.of("photos")])) if self.photos else exceeded(latents)
 
     def evaluate(self, split: str, aug: bool = False) -> dict[str, Any]:
         rows = self.faces.of(split)

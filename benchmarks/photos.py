@@ -95,14 +95,18 @@ def read_frames(photos: Path) -> list[Frame]:
     return frames
 
 
+def frontal_of(frames: list[Frame]) -> list[Frame]:
+    """Those that show a face from the front, of one frame or more."""
+    return [f for f, frontal in zip(frames, is_frontal(np.array([f.landmarks for f in frames]))) if frontal]
+
+
 def fitter_for(frames: list[Frame]) -> Fitter:
     """A fitter that takes the average of frontal frames of people not held out for the average character.
 
     Raises:
         UserError: there are no such frames.
     """
-    frontal = is_frontal(np.array([f.landmarks for f in frames]))
-    known = [f.landmarks for f, is_one in zip(frames, frontal) if is_one and not is_held_out(f.person)]
+    known = [f.landmarks for f in frontal_of(frames) if not is_held_out(f.person)]
     if not known:
         raise UserError("no frontal frame shows a person who is not held out; expected photos of several people")
     return Fitter(in_frame(np.array(known)).mean(0))
@@ -113,7 +117,9 @@ def write_known(frames: list[Frame], aligned: Path, output: Path) -> None:
     chosen = [f for f in frames if not is_held_out(f.person) and (aligned / f"{f.path.stem}.png").exists()]
     if not chosen:
         raise UserError(f"{aligned} holds no aligned face of these photos; run face_alignment.py --input DIR/images --output {aligned} first")
-    frontal = [f for f, frontal in zip(chosen, is_frontal(np.array([f.landmarks for f in chosen]))) if frontal]
+    frontal = frontal_of(chosen)
+    if not frontal:
+        raise UserError(f"none of the {len(chosen)} aligned faces in {aligned} is of a frontal frame, and only those get sliders")
     sliders = fitter_for(frames).fit(np.array([f.landmarks for f in frontal]))
     write_photos(output, [aligned / f"{f.path.stem}.png" for f in chosen], {f.path.stem: row for f, row in zip(frontal, sliders)})
     print(f"{len(chosen)} faces of {len({f.person for f in chosen})} people in {output}, {len(frontal)} of them frontal and with sliders")
@@ -151,10 +157,9 @@ def of_run(run: Path) -> Callable[[np.ndarray], np.ndarray | None]:
 
 def measure(frames: list[Frame], predict: Callable[[np.ndarray], np.ndarray | None]) -> dict:
     """ρ of every ratio over the people held out, by what `predict` makes of their photos, (H, W, 3) uint8 each."""
-    everybody, landmarks = frames, np.array([f.landmarks for f in frames])
-    frames = [f for f, frontal in zip(frames, is_frontal(landmarks)) if frontal and is_held_out(f.person)]
+    left_out = [f for f in frontal_of(frames) if is_held_out(f.person)]
     used, predicted = [], []
-    for frame in progress(iterable=frames, desc="predicting", unit="photo"):
+    for frame in progress(iterable=left_out, desc="predicting", unit="photo"):
         try:
             sliders = predict(read_rgb(frame.path))
         except UnreadablePicture:
@@ -165,7 +170,7 @@ def measure(frames: list[Frame], predict: Callable[[np.ndarray], np.ndarray | No
     if len({f.person for f in used}) < 5:
         raise UserError(f"only {len({f.person for f in used})} held-out people have a frontal frame with a face; at least 5 are needed")
     people, truth = np.array([f.person for f in used]), np.array([f.landmarks for f in used])
-    fitter, photo = fitter_for(everybody), ratios(truth)
+    fitter, photo = fitter_for(frames), ratios(truth)
     character, fitted = ratios(fitter.landmarks(np.array(predicted))), ratios(fitter.landmarks(fitter.fit(truth)))
     rng = np.random.default_rng(0)
     table = {}

@@ -99,6 +99,10 @@ def test_photos_are_measured_over_people_held_out(smoke, photos):
     run_script(*command, "--aligned", aligned, cwd=smoke)
     labels, known = read_labels(smoke / "known"), {f"p{i}" for i in range(32) if not is_held_out(f"person {i}")}
     assert {p.stem for p in (smoke / "known" / "images").iterdir()} == known >= set(labels.names) and len(labels.names) > 5
+    run_script(*command, "--aligned", aligned, cwd=smoke)  # again, in the same folder
+    before = (smoke / "data" / "smoke" / "labels.json").read_bytes()
+    told = error_of(run_script(*command[:-1], smoke / "data" / "smoke", "--aligned", aligned, cwd=smoke, check=False))
+    assert "already holds 'face_000000.png'" in told and (smoke / "data" / "smoke" / "labels.json").read_bytes() == before
     truth = np.array([writer.face(4, int(name[1:]))[0] for name in labels.names])
     widths = creator.NAMES.index("face_width")
     assert np.corrcoef(truth[:, widths], labels.values[:, widths])[0, 1] > 0.5

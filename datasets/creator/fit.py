@@ -10,6 +10,7 @@ from datasets.creator.render import Renderer
 from datasets.creator.sliders import NAMES
 from datasets.creator.writer import parameter_table, write_labels
 from utils.alignment import TEMPLATE_SIZE, alignment_transform, five_points, transform_points
+from utils.errors import UserError
 from utils.files import write_text
 
 
@@ -72,10 +73,17 @@ def write_photos(output: Path, pictures: list[Path], sliders: dict[str, np.ndarr
         output: folder for images/, parameters.csv and, last, labels.json.
         pictures: aligned faces; they are copied.
         sliders: stem of a picture → (54,); pictures may be left out, whose parameters then nobody learns.
+
+    Raises:
+        UserError: the folder holds other pictures already, whose labels would be lost.
     """
-    (output / "images").mkdir(parents=True, exist_ok=True)
+    images = output / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    strangers = {p.name for p in images.iterdir()} - {p.name for p in pictures}
+    if strangers:
+        raise UserError(f"{images} already holds {min(strangers)!r}, which is none of these photos. Choose an empty folder")
     (output / "labels.json").unlink(missing_ok=True)  # until the pictures are there, nothing may take these for a whole data set
     for picture in pictures:
-        shutil.copyfile(picture, output / "images" / picture.name)
+        shutil.copyfile(picture, images / picture.name)
     write_text(output / "parameters.csv", parameter_table())
     write_labels(output, list(sliders), np.array(list(sliders.values())))
