@@ -6,9 +6,9 @@
 
 Reads runs/NAME/vae/checkpoints/best.pt and the pictures in data.root. Writes, for `images`, where present
 `aug_images`, and with data.photos `photos`, runs/NAME/latents/SET.npy (float32, a row [mu | logvar] a face),
-SET.txt (the NAME of each row) and meta.json. With latents.moved also SET_moved, the same faces turned, scaled and
-shifted a little; with latents.mirrored SET_mirrored, the same faces mirrored. Stopped and started again
-it goes on; finished it says so.
+SET.txt (the NAME of each row), SET.json (what it was made of) and meta.json. With latents.moved also SET_moved, the same
+faces turned, scaled and shifted a little; with latents.mirrored SET_mirrored, the same faces mirrored. Stopped and
+started again it goes on; a set that is there already is kept; finished it says so.
 """
 
 import json
@@ -107,35 +107,44 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
               "precision": config.latents.precision, "creator": creator_settings(Path(config.data.root)),
               "moved": list(FRAME_SPREAD) if config.latents.moved else None, "mirrored": config.latents.mirrored or None,
               "sources": {part: source_fingerprint(source) for part, (source, _) in parts.items()}}
-    if not restart and _is_finished(meta, wanted):
+    plan = {part: sets_of(part, source, config.latents) for part, (source, _) in parts.items()}
+    of_all = [wanted["fingerprint"], wanted["image_size"], wanted["precision"]]
+    keys = {name: json.dumps([*of_all, wanted["moved"] if name.endswith(MOVED) else None, wanted["sources"][part]]) for part in plan for name in plan[part]}
+    notes = {} if restart else {name: note for name, key in keys.items() if (note := _note_of_whole_set(folder, name, key))}
+    todo = {part: {name: change for name, change in sets.items() if name not in notes} for part, sets in plan.items()}
+    if not any(todo.values()) and wanted.items() <= _read(meta).items():
         print(f"{folder} is finished: it holds the latents of this encoder and these faces. Use --restart to encode them again.")
         return
+    if engine.world > 1:
+        dist.barrier()  # nobody changes anything before all have seen what is there
     if engine.is_main:
         announce(config, "extract_latentvec.py")
         meta.unlink(missing_ok=True)  # until all sets are whole, nothing may take these latents for finished
+        for sets in todo.values():
+            for name in sets:
+                (folder / f"{name}.json").unlink(missing_ok=True)
     cache = Path(config.data.cache) if config.data.cache else None
-    decoded = [Pictures([source], [split], trained.data.image_size, cache, workers) for source, split in parts.values()]
+    decoded = {part: Pictures([source], [split], trained.data.image_size, cache, workers) for part, (source, split) in parts.items() if todo[part]}
     stop = StopRequest()
-    counts, unreadable = {}, {}
-    for (part, (source, _)), pictures in zip(parts.items(), decoded):
-        listing = folder / f"{part}.unreadable.txt"
+    for part, pictures in decoded.items():
+        source, listing = parts[part][0], folder / f"{part}.unreadable.txt"
         pictures.check_unreadable(config.data.max_unreadable, listing)
         share = _share(len(source.paths), engine)
-        for name, change in sets_of(part, source, config.latents).items():
+        for name, change in todo[part].items():
             growing = GrowingArray(folder / f"{name}.rank{engine.rank}.npy", len(share), (2 * trained.vae.latent_dim,), "f4", json.dumps(
-                [wanted["fingerprint"], wanted["precision"], wanted["moved"], wanted["sources"][part], share.start, share.stop]))
-            encode_source(encoder, pictures, share, growing, engine, config.latents.batch_size, stop, name.replace("_", " "), change)
-            bad = growing.note["unreadable"]
+                [keys[name], share.start, share.stop]))
+            bad = encode_source(encoder, pictures, share, growing, engine, config.latents.batch_size, stop, name.replace("_", " "), change)
             growing.finish()
             write_text(folder / f"{name}.rank{engine.rank}.txt", "\n".join(bad))
             pictures.check_unreadable(config.data.max_unreadable, listing)
             if engine.world > 1:
                 dist.barrier()
             if engine.is_main:
-                counts[name], unreadable[name] = _join(folder, name, source, engine.world)
+                notes[name] = _join(folder, name, source, engine.world, keys[name])
     if engine.is_main:
-        write_json(meta, wanted | {"counts": counts, "unreadable": unreadable})
-        print(", ".join(f"{count} latents of {part}" for part, count in counts.items()) + f" in {folder}")
+        counts = {name: notes[name]["count"] for name in keys}
+        write_json(meta, wanted | {"counts": counts, "unreadable": {name: notes[name]["unreadable"] for name in keys}})
+        print(", ".join(f"{count} latents of {name}" for name, count in counts.items()) + f" in {folder}")
         print("next: python f2p_trainer.py")
 
 
@@ -155,31 +164,40 @@ def _share(count: int, engine: Engine) -> range:
     return range(count * engine.rank // engine.world, count * (engine.rank + 1) // engine.world)
 
 
-def _is_finished(meta: Path, wanted: dict) -> bool:
+def _read(path: Path) -> dict:
+    """A JSON file's object; {} where it is missing or damaged."""
     try:
-        found = json.loads(meta.read_text(encoding="utf-8"))
-        return all(found.get(key) == value for key, value in wanted.items()) and all(
-            (meta.parent / f"{part}.{suffix}").exists() for part in found["counts"] for suffix in ("npy", "txt"))
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
-        return False
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
-def _join(folder: Path, part: str, source: Source, world: int) -> tuple[int, list[str]]:
-    """Put the shares of all processes together as SET.npy and SET.txt; how many rows, and who is missing."""
-    shares = [folder / f"{part}.rank{rank}.npy" for rank in range(world)]
+def _note_of_whole_set(folder: Path, name: str, key: str) -> dict | None:
+    """SET.json of a set that is all there and was made of what `key` says; None where it is not."""
+    note = _read(folder / f"{name}.json")
+    whole = note.get("key") == key and all((folder / f"{name}.{suffix}").exists() for suffix in ("npy", "txt"))
+    return note if whole and {"count", "unreadable"} <= note.keys() else None
+
+
+def _join(folder: Path, name: str, source: Source, world: int, key: str) -> dict:
+    """Put the shares of all processes together as SET.npy and SET.txt, and note in SET.json, which is returned, what they are."""
+    shares = [folder / f"{name}.rank{rank}.npy" for rank in range(world)]
     missing = [line for share in shares for line in share.with_suffix(".txt").read_text(encoding="utf-8").split("\n") if line]
     absent = set(missing)
-    names = [name for name in source.names if name not in absent]
+    names = [n for n in source.names if n not in absent]
     if world == 1:
-        shares[0].replace(folder / f"{part}.npy")
+        shares[0].replace(folder / f"{name}.npy")
     else:
-        with atomic_write(folder / f"{part}.npy") as file:
+        with atomic_write(folder / f"{name}.npy") as file:
             np.save(file, np.concatenate([np.load(share) for share in shares]), allow_pickle=False)
-    write_text(folder / f"{part}.txt", "\n".join(names) + "\n")
+    write_text(folder / f"{name}.txt", "\n".join(names) + "\n")
+    note = {"key": key, "count": len(names), "unreadable": missing}
+    write_json(folder / f"{name}.json", note)
     for share in shares:
         share.unlink(missing_ok=True)
         share.with_suffix(".txt").unlink(missing_ok=True)
-    return len(names), missing
+    return note
 
 
 def main() -> None:

@@ -113,6 +113,12 @@ def test_photos_with_parameters_are_learned_by_both_stages(smoke, tmp_path):
         with_photos = load_regressor(run)[0](latents).mean()
         run_script("f2p_trainer.py", *settings, "--set", "data.photos=", "--restart", cwd=tmp_path)
         assert with_photos > load_regressor(run)[0](latents).mean() + 0.1
+    # What photos add is encoded, and what got lost; the other sets are kept.
+    (run / "latents" / "photos_moved.npy").unlink()
+    before = {p: p.stat().st_mtime_ns for p in (run / "latents").glob("*.npy")}
+    assert "photos_moved" not in run_script("extract_latentvec.py", *settings, "--set", "data.photos=", cwd=tmp_path).stdout
+    assert "12 latents of photos_moved" in run_script("extract_latentvec.py", *settings, cwd=tmp_path).stdout
+    assert before == {p: p.stat().st_mtime_ns for p in before} and (run / "latents" / "photos_moved.npy").exists()
     # Muon's part is kept with the checkpoint, and the run goes on with it.
     assert checkpoint.load(run / "f2p" / "checkpoints" / "last.pt", "f2p")["muon"]["state"]
     assert "epoch 4" in run_script("f2p_trainer.py", *settings, "--set", "data.photos=", "--set", "f2p.epochs=4", cwd=tmp_path).stdout
