@@ -36,7 +36,7 @@ from utils.training import Engine, StopRequest, announce, parse_arguments, put_a
 
 _FIXED = ("run.seed", "data.root", "data.photos", "latents.moved", "latents.mirrored", *(f"f2p.{key}" for key in (
     "layers", "width", "dropout", "use_logvar", "whitening", "norm", "activation", "mixer_blocks", "mixer_width", "posterior_noise", "aug_prob",
-    "photo_share", "batch_size", "optimizer", "learning_rate", "weight_decay")))
+    "photo_share", "photo_epochs", "batch_size", "optimizer", "learning_rate", "weight_decay")))
 
 #: Muon's learning rate in units of AdamW's, which it then decays the weights as much as. Muon bears more.
 _MUON_FACTOR = 3.0
@@ -133,6 +133,8 @@ class Trainer:
     def run(self, writer: SummaryWriter, stop: StopRequest) -> None:
         with progress(total=self.settings.epochs, initial=self.epoch, unit="epoch", desc="training") as bar:
             while self.epoch < self.settings.epochs:
+                if self.photos and self.epoch == self.settings.epochs - self.settings.photo_epochs:
+                    self.best = -math.inf  # the best of the run knows photos
                 started = time.monotonic()
                 train_loss = self.train_epoch()
                 self.epoch += 1
@@ -152,10 +154,15 @@ class Trainer:
                     stop.leave(f"the end of epoch {self.epoch}")
 
     def train_epoch(self) -> float:
-        """One pass over the training renders, photos among them; the mean loss. All chance follows from seed and epoch."""
+        """One pass over the training renders, photos beside them; the mean loss. All chance follows from seed and epoch.
+
+        Of photos it is learned all along how they lie in their frames, and in the last epochs their parameters.
+        """
         settings, device = self.settings, self.engine.device
         self.model.train()
         torch.manual_seed(self.config.run.seed * 1_000_003 + self.epoch)  # dropout, noise, variants, order
+        last = self.photos and self.epoch >= settings.epochs - settings.photo_epochs
+        parts = [self.batch_size, self.photos_a_step] if last else [self.batch_size]
         order = torch.randperm(self.renders, device=device)
         losses = torch.zeros((), device=device)
         for step in range(self.steps_an_epoch):
@@ -171,8 +178,9 @@ class Trainer:
                 mirrored = torch.rand(len(rows), 1, device=device) < 0.5
                 latents = torch.where(mirrored, self.draw_latents(rows, self.mirrored, self.aug_mirrored), latents)
             with self.engine.autocast():
-                predicted = self.model(latents)
-            loss = self.loss(predicted.float(), labels)
+                predicted = self.model(latents[:sum(parts)])
+            # Renders and photos count alike, however few photos a step has.
+            loss = sum(map(self.loss, predicted.float().split(parts), labels[:sum(parts)].split(parts)))
             if self.moved is not None:
                 loss = loss + self.frame_loss(rows, latents)
             self.model.zero_grad(set_to_none=True)

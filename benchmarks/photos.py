@@ -1,17 +1,19 @@
 """How much of a person a predicted character keeps: facial ratios of real photos against those of the characters.
 
     python -m benchmarks.photos --photos DIR --known FOLDER --aligned ALIGNED   a data set of people to train on
-    python -m benchmarks.photos --photos DIR --run RUN [--json FILE]            measures on the other people
+    python -m benchmarks.photos --photos DIR --run RUN [--aligned ALIGNED] [--json FILE]    measures on the other people
 
 DIR holds images/ and landmarks.csv: name, person, x0, y0 … of 68 iBUG points. People are held out by name: one
 of five by SHA-256. ALIGNED is what face_alignment.py made of DIR/images. FOLDER becomes a data set of the other
-people's faces, those of frontal frames with the sliders fitted to their landmarks. Set data.photos to it, and stage 1
-learns the pictures, stage 2 the sliders; or name FOLDER/images in data.folders, and stage 1 alone knows photos, of
+people's faces, those that are turned a little at most with the sliders fitted to their landmarks. Set data.photos to it,
+and stage 1 learns the pictures, stage 2 the sliders; or name FOLDER/images in data.folders, and stage 1 alone knows photos, of
 other people than are measured. Measured are frontal frames that `predict.py` finds a face in (the largest), each person's averaged.
 
 For each ratio: Spearman's ρ over people between photo and predicted character, its 95 % interval by bootstrap
 over people, the ρ that 95 % of random pairings stay below, and as ceiling the ρ of characters whose sliders were
 fitted to the photo's landmarks themselves. Fits take the average of the people not held out for the average character.
+With ALIGNED also what pictures tell who learned from as many people: the ρ of ratios that ridge regression, learned from the
+people not held out, reads off the aligned photos' gradients, with no game between.
 """
 
 import argparse
@@ -20,19 +22,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from benchmarks.alignment import read_annotations
 from datasets.creator import NAMES
 from datasets.creator.fit import Fitter, in_frame, write_photos
+from datasets.pictures import decode
 from models.mtcnn import FaceDetector
 from predict import Predictor
 from utils.errors import UserError, run_script
 from utils.files import write_json
+from utils.metrics import ridge
 from utils.pictures import UnreadablePicture, find_pictures, read_rgb
 from utils.progress import progress
 
 _DRAWS = 2000
+
+#: How far the nose tip of a face that is measured may lie from the middle between jaw points 0 and 16, in their distance.
+_FRONTAL = 0.08
+
+#: And that of a face that is learned from. Twice as many frames teach more than their foreshortening misleads.
+_LEARNED = 0.16
 
 
 class Frame(NamedTuple):
@@ -64,15 +75,20 @@ def ratios(landmarks: np.ndarray) -> dict[str, np.ndarray]:
             "lip height": distance(p(51), p(57)) / distance(p(48), p(54))}
 
 
-def is_frontal(landmarks: np.ndarray) -> np.ndarray:
-    """(N,) bool: the nose tip lies 0.42 to 0.58 of the way from jaw point 0 to 16."""
+def is_frontal(landmarks: np.ndarray, most: float = _FRONTAL) -> np.ndarray:
+    """(N,) bool: the nose tip lies at most `most` off the middle of the way from jaw point 0 to 16."""
     across = landmarks[:, 16] - landmarks[:, 0]
     share = ((landmarks[:, 30] - landmarks[:, 0]) * across).sum(-1) / np.square(across).sum(-1)
-    return (share >= 0.42) & (share <= 0.58)
+    return np.abs(share - 0.5) <= most
+
+
+def fifth_of(person: str) -> int:
+    """Which fifth of the people a person belongs to, 0 to 4."""
+    return int.from_bytes(hashlib.sha256(person.encode()).digest()[:8], "big") % 5
 
 
 def is_held_out(person: str) -> bool:
-    return int.from_bytes(hashlib.sha256(person.encode()).digest()[:8], "big") % 5 == 0
+    return fifth_of(person) == 0
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -95,9 +111,9 @@ def read_frames(photos: Path) -> list[Frame]:
     return frames
 
 
-def frontal_of(frames: list[Frame]) -> list[Frame]:
-    """Those that show a face from the front, of one frame or more."""
-    return [f for f, frontal in zip(frames, is_frontal(np.array([f.landmarks for f in frames]))) if frontal]
+def frontal_of(frames: list[Frame], most: float = _FRONTAL) -> list[Frame]:
+    """Those that show a face from the front, see `is_frontal`, of one frame or more."""
+    return [f for f, frontal in zip(frames, is_frontal(np.array([f.landmarks for f in frames]), most)) if frontal]
 
 
 def fitter_for(frames: list[Frame]) -> Fitter:
@@ -113,16 +129,45 @@ def fitter_for(frames: list[Frame]) -> Fitter:
 
 
 def write_known(frames: list[Frame], aligned: Path, output: Path) -> None:
-    """Write the data set of the aligned faces of people who are not held out, with sliders for frontal ones."""
+    """Write the data set of the aligned faces of people who are not held out, with sliders for those hardly turned."""
     chosen = [f for f in frames if not is_held_out(f.person) and (aligned / f"{f.path.stem}.png").exists()]
     if not chosen:
         raise UserError(f"{aligned} holds no aligned face of these photos; run face_alignment.py --input DIR/images --output {aligned} first")
-    frontal = frontal_of(chosen)
-    if not frontal:
-        raise UserError(f"none of the {len(chosen)} aligned faces in {aligned} is of a frontal frame, and only those get sliders")
-    sliders = fitter_for(frames).fit(np.array([f.landmarks for f in frontal]))
-    write_photos(output, [aligned / f"{f.path.stem}.png" for f in chosen], {f.path.stem: row for f, row in zip(frontal, sliders)})
-    print(f"{len(chosen)} faces of {len({f.person for f in chosen})} people in {output}, {len(frontal)} of them frontal and with sliders")
+    learned = frontal_of(chosen, _LEARNED)
+    if not learned:
+        raise UserError(f"all of the {len(chosen)} aligned faces in {aligned} are turned too far, and get no sliders; expected faces from the front")
+    sliders = fitter_for(frames).fit(np.array([f.landmarks for f in learned]))
+    write_photos(output, [aligned / f"{f.path.stem}.png" for f in chosen], {f.path.stem: row for f, row in zip(learned, sliders)})
+    print(f"{len(chosen)} faces of {len({f.person for f in chosen})} people in {output}, {len(learned)} of them, of "
+          f"{len({f.person for f in learned})} people, with sliders")
+
+
+def gradients(frames: list[Frame], aligned: Path, mirrored: bool) -> np.ndarray:
+    """(N, 1764) histograms of oriented gradients (Dalal and Triggs, 2005) of aligned faces at 128 pixels."""
+    features = cv2.HOGDescriptor((128, 128), (32, 32), (16, 16), (16, 16), 9)
+    faces = (decode(aligned / f"{f.path.stem}.png", 128) for f in frames)
+    return np.array([features.compute(np.ascontiguousarray(face[:, ::-1] if mirrored else face)).ravel() for face in faces])
+
+
+def read_directly(frames: list[Frame], measured: list[Frame], aligned: Path) -> dict[str, np.ndarray]:
+    """Ratios (N,) of measured frames as ridge regression reads them off their gradients, learned from people not held out.
+
+    Raises:
+        UserError: a face that is measured is not in `aligned`.
+    """
+    missing = [f.path.stem for f in measured if not (aligned / f"{f.path.stem}.png").exists()]
+    if missing:
+        raise UserError(f"{aligned} holds no {missing[0]}.png; run face_alignment.py --input DIR/images --output {aligned} --faces largest first")
+    learned = [f for f in frontal_of(frames, _LEARNED) if not is_held_out(f.person) and (aligned / f"{f.path.stem}.png").exists()]
+    truth = ratios(np.array([f.landmarks for f in learned]))
+    # Both views of every face; standardised, so that one strength does for all ratios.
+    y = np.tile(np.column_stack([(v - v.mean()) / v.std() for v in truth.values()]), (2, 1))
+    x = np.concatenate([gradients(learned, aligned, mirrored) for mirrored in (False, True)])
+    chooses = np.tile([fifth_of(f.person) == 1 for f in learned], 2)
+    strength = ridge((x[~chooses], y[~chooses]), (x[chooses], y[chooses]))[2]
+    weights, bias, _ = ridge((x, y), (x, y), np.array([strength]))
+    read = sum(gradients(measured, aligned, mirrored) @ weights + bias for mirrored in (False, True))
+    return dict(zip(truth, read.T))
 
 
 def by_person(values: np.ndarray, people: np.ndarray) -> np.ndarray:
@@ -155,8 +200,8 @@ def of_run(run: Path) -> Callable[[np.ndarray], np.ndarray | None]:
     return predict
 
 
-def measure(frames: list[Frame], predict: Callable[[np.ndarray], np.ndarray | None]) -> dict:
-    """ρ of every ratio over the people held out, by what `predict` makes of their photos, (H, W, 3) uint8 each."""
+def measure(frames: list[Frame], predict: Callable[[np.ndarray], np.ndarray | None], aligned: Path | None = None) -> dict:
+    """ρ of every ratio over the people held out, by what `predict` makes of their photos, (H, W, 3) uint8 each; with `aligned` beside `read_directly`."""
     left_out = [f for f in frontal_of(frames) if is_held_out(f.person)]
     used, predicted = [], []
     for frame in progress(iterable=left_out, desc="predicting", unit="photo"):
@@ -172,14 +217,16 @@ def measure(frames: list[Frame], predict: Callable[[np.ndarray], np.ndarray | No
     people, truth = np.array([f.person for f in used]), np.array([f.landmarks for f in used])
     fitter, photo = fitter_for(frames), ratios(truth)
     character, fitted = ratios(fitter.landmarks(np.array(predicted))), ratios(fitter.landmarks(fitter.fit(truth)))
+    direct = read_directly(frames, used, aligned) if aligned else {}
     rng = np.random.default_rng(0)
     table = {}
     for name, values in photo.items():
         of_photo, of_character, of_fitted = (by_person(v, people) for v in (values, character[name], fitted[name]))
         table[name] = compare(of_photo, of_character, rng) | {"ceiling": float(spearman(of_photo, of_fitted))}
-    return {"people": len(set(people)), "frames": len(used), "ratios": table,
-            "median_rho": float(np.median([v["rho"] for v in table.values()])),
-            "median_ceiling": float(np.median([v["ceiling"] for v in table.values()]))}
+        if direct:
+            table[name]["direct"] = float(spearman(of_photo, by_person(direct[name], people)))
+    medians = {f"median_{key}": float(np.median([v[key] for v in table.values()])) for key in ("rho", "ceiling", "direct") if key in table[name]}
+    return {"people": len(set(people)), "frames": len(used), "ratios": table} | medians
 
 
 def main() -> None:
@@ -187,7 +234,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="folder with images/ and landmarks.csv")
     parser.add_argument("--run", type=Path, help="trained run to measure")
     parser.add_argument("--known", type=Path, help="instead: folder for a data set of people to train on")
-    parser.add_argument("--aligned", type=Path, help="with --known: what face_alignment.py made of the photos")
+    parser.add_argument("--aligned", type=Path, help="what face_alignment.py made of the photos")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     frames = read_frames(options.photos)
@@ -198,12 +245,13 @@ def main() -> None:
         return
     if options.run is None:
         raise UserError("nothing to do: give --run to measure a run, or --known and --aligned to choose whom to train on")
-    result = {"run": options.run.as_posix()} | measure(frames, of_run(options.run))
+    result = {"run": options.run.as_posix()} | measure(frames, of_run(options.run), options.aligned)
     print(f"{result['people']} people not trained on, {result['frames']} frontal frames\n")
-    print(f"{'ratio':14s} {'rho':>6s}  {'95 % interval':>15s}  {'chance':>6s}  {'ceiling':>7s}")
+    last = lambda v, title="{}": "".join(f"  {v[title.format(key)]:7.2f}" for key in ("ceiling", "direct") if title.format(key) in v)
+    print(f"{'ratio':14s} {'rho':>6s}  {'95 % interval':>15s}  {'chance':>6s}  {'ceiling':>7s}{'   direct' if options.aligned else ''}")
     for name, v in result["ratios"].items():
-        print(f"{name:14s} {v['rho']:6.2f}  {v['interval'][0]:6.2f} … {v['interval'][1]:5.2f}  {v['chance_95']:6.2f}  {v['ceiling']:7.2f}")
-    print(f"{'median':14s} {result['median_rho']:6.2f}  {'':15s}  {'':6s}  {result['median_ceiling']:7.2f}")
+        print(f"{name:14s} {v['rho']:6.2f}  {v['interval'][0]:6.2f} … {v['interval'][1]:5.2f}  {v['chance_95']:6.2f}{last(v)}")
+    print(f"{'median':14s} {result['median_rho']:6.2f}  {'':15s}  {'':6s}{last(result, 'median_{}')}")
     if options.json:
         write_json(options.json, result)
 

@@ -94,6 +94,9 @@ def test_photos_are_measured_over_people_held_out(smoke, photos):
     aligned = smoke / "aligned"
     for picture in (photos / "images").iterdir():
         write_picture(aligned / picture.name, read_rgb(picture)[60:316, 60:316])
+    beside = run_script("-m", "benchmarks.photos", "--photos", photos, "--run", smoke / "runs" / "smoke", "--aligned", aligned, cwd=smoke).stdout.splitlines()
+    assert [line.split()[:-1] for line in beside[3:]] == [line.split() for line in lines[3:]]  # one column more
+    assert float(beside[-1].split()[-1]) > 0.3
     command = ("-m", "benchmarks.photos", "--photos", photos, "--known", smoke / "known")
     assert "needs --aligned" in error_of(run_script(*command, cwd=smoke, check=False))
     run_script(*command, "--aligned", aligned, cwd=smoke)

@@ -111,7 +111,12 @@ def test_photos_with_parameters_are_learned_by_both_stages(smoke, tmp_path):
     latents = torch.from_numpy(np.load(run / "latents" / "photos.npy"))
     with torch.inference_mode():
         with_photos = load_regressor(run)[0](latents).mean()
+        # Learned in the last epoch alone, they count in the best of the run, though renders are predicted worse for them.
+        run_script("f2p_trainer.py", *settings, "--set", "f2p.photo_epochs=1", "--restart", cwd=tmp_path)
+        assert json.loads((run / "f2p" / "metrics.json").read_text())["run"]["best_epoch"] == 3
+        late = load_regressor(run)[0](latents).mean()
         run_script("f2p_trainer.py", *settings, "--set", "data.photos=", "--restart", cwd=tmp_path)
+        assert late > load_regressor(run)[0](latents).mean()
         assert with_photos > load_regressor(run)[0](latents).mean() + 0.1
     # What photos add is encoded, and what got lost; the other sets are kept.
     (run / "latents" / "photos_moved.npy").unlink()
