@@ -221,11 +221,11 @@ def test_two_processes_train_as_one(smoke, tmp_path):
     seed_everything(0)
     begin = build_vae(from_dict(one["config"], "checkpoint")).state_dict()
     # Muon works in bfloat16 and magnifies rounding more than could be told from a mistake, so this is with Adam.
-    # Adam turns the rounding of a gradient near 0 into a step of full size, so single weights may differ by a few
-    # thousandths; as a whole they must differ by far less than training moved them.
+    # Adam turns the rounding of a gradient near 0 into a step of full size: two threads in place of one already move the
+    # weights by a tenth of what training moves them and the score by 0.1 %. Other batches move them by nine tenths and 5 %.
     first, second, start = (torch.cat([state[name].flatten() for name in sorted(begin)]) for state in (one["model"], two["model"], begin))
-    assert (first - second).norm() < 0.1 * (first - start).norm()
-    assert two["best"] == pytest.approx(one["best"], rel=1e-3) and two["scheduler"] == one["scheduler"]
+    assert (first - second).norm() < 0.3 * (first - start).norm()
+    assert two["best"] == pytest.approx(one["best"], rel=1e-2) and two["scheduler"] == one["scheduler"]
 
 
 # --- checkpoints and metrics ----------------------------------------------------------------------
