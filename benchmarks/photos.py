@@ -12,8 +12,9 @@ other people than are measured. Measured are frontal frames that `predict.py` fi
 For each ratio: Spearman's ρ over people between photo and predicted character, its 95 % interval by bootstrap
 over people, the ρ that 95 % of random pairings stay below, and as ceiling the ρ of characters whose sliders were
 fitted to the photo's landmarks themselves. Fits take the average of the people not held out for the average character.
-With ALIGNED also what pictures tell who learned from as many people: the ρ of ratios that ridge regression, learned from the
-people not held out, reads off the aligned photos' gradients, with no game between.
+Of the ratios' median the interval too, from people drawn for all ratios together. With ALIGNED also what pictures tell
+who learned from as many people: the ρ of ratios that ridge regression, learned from the people not held out, reads off
+the aligned photos' gradients, with no game between.
 """
 
 import argparse
@@ -176,15 +177,18 @@ def by_person(values: np.ndarray, people: np.ndarray) -> np.ndarray:
     return np.bincount(which, values) / np.bincount(which)
 
 
-def compare(photo: np.ndarray, character: np.ndarray, rng: np.random.Generator) -> dict[str, float | list[float]]:
-    """ρ over people, its bootstrap interval, and what chance gives."""
-    drawn = rng.integers(0, len(photo), (_DRAWS, len(photo)))
-    shuffled = rng.permuted(np.tile(character, (_DRAWS, 1)), axis=1)
+def compare(photo: np.ndarray, character: np.ndarray, rng: np.random.Generator) -> tuple[list[dict[str, float | list[float]]], list[float]]:
+    """Of each of R ratios of N people, (R, N): ρ, its bootstrap interval over people, what chance gives; and the interval of the ρs' median."""
+    drawn = rng.integers(0, photo.shape[1], (_DRAWS, photo.shape[1]))
     # A person drawn several times ties with himself; a hair's breadth of noise keeps ranks fair.
-    spread = [v[drawn] + rng.normal(0, 1e-9, drawn.shape) for v in (photo, character)]
-    rho, null = float(spearman(photo, character)), spearman(photo[None], shuffled)
-    return {"rho": rho, "interval": [float(q) for q in np.quantile(spearman(*spread), (0.025, 0.975))],
-            "chance_95": float(np.quantile(null, 0.95)), "p": float((1 + (null >= rho).sum()) / (1 + _DRAWS))}
+    again = spearman(*(v[:, drawn] + rng.normal(0, 1e-9, (len(v), *drawn.shape)) for v in (photo, character)))
+    interval = lambda rhos: [float(q) for q in np.quantile(rhos, (0.025, 0.975))]
+    found = []
+    for of_photo, of_character, rhos in zip(photo, character, again):
+        rho, null = float(spearman(of_photo, of_character)), spearman(of_photo[None], rng.permuted(np.tile(of_character, (_DRAWS, 1)), axis=1))
+        found.append({"rho": rho, "interval": interval(rhos), "chance_95": float(np.quantile(null, 0.95)),
+                      "p": float((1 + (null >= rho).sum()) / (1 + _DRAWS))})
+    return found, interval(np.median(again, 0))
 
 
 def of_run(run: Path) -> Callable[[np.ndarray], np.ndarray | None]:
@@ -216,17 +220,17 @@ def measure(frames: list[Frame], predict: Callable[[np.ndarray], np.ndarray | No
         raise UserError(f"only {len({f.person for f in used})} held-out people have a frontal frame with a face; at least 5 are needed")
     people, truth = np.array([f.person for f in used]), np.array([f.landmarks for f in used])
     fitter, photo = fitter_for(frames), ratios(truth)
-    character, fitted = ratios(fitter.landmarks(np.array(predicted))), ratios(fitter.landmarks(fitter.fit(truth)))
-    direct = read_directly(frames, used, aligned) if aligned else {}
-    rng = np.random.default_rng(0)
-    table = {}
-    for name, values in photo.items():
-        of_photo, of_character, of_fitted = (by_person(v, people) for v in (values, character[name], fitted[name]))
-        table[name] = compare(of_photo, of_character, rng) | {"ceiling": float(spearman(of_photo, of_fitted))}
-        if direct:
-            table[name]["direct"] = float(spearman(of_photo, by_person(direct[name], people)))
-    medians = {f"median_{key}": float(np.median([v[key] for v in table.values()])) for key in ("rho", "ceiling", "direct") if key in table[name]}
-    return {"people": len(set(people)), "frames": len(used), "ratios": table} | medians
+    read = {"rho": ratios(fitter.landmarks(np.array(predicted))), "ceiling": ratios(fitter.landmarks(fitter.fit(truth)))}
+    if aligned:
+        read["direct"] = read_directly(frames, used, aligned)
+    means = lambda values: np.array([by_person(v, people) for v in values.values()])
+    rhos = {key: spearman(means(photo), means(values)) for key, values in read.items()}
+    table, interval = compare(means(photo), means(read["rho"]), np.random.default_rng(0))
+    for key in read.keys() - {"rho"}:
+        for row, rho in zip(table, rhos[key]):
+            row[key] = float(rho)
+    return {"people": len(set(people)), "frames": len(used), "ratios": dict(zip(photo, table)), "median_interval": interval,
+            **{f"median_{key}": float(np.median(values)) for key, values in rhos.items()}}
 
 
 def main() -> None:
@@ -251,7 +255,8 @@ def main() -> None:
     print(f"{'ratio':14s} {'rho':>6s}  {'95 % interval':>15s}  {'chance':>6s}  {'ceiling':>7s}{'   direct' if options.aligned else ''}")
     for name, v in result["ratios"].items():
         print(f"{name:14s} {v['rho']:6.2f}  {v['interval'][0]:6.2f} … {v['interval'][1]:5.2f}  {v['chance_95']:6.2f}{last(v)}")
-    print(f"{'median':14s} {result['median_rho']:6.2f}  {'':15s}  {'':6s}{last(result, 'median_{}')}")
+    low, high = result["median_interval"]
+    print(f"{'median':14s} {result['median_rho']:6.2f}  {low:6.2f} … {high:5.2f}  {'':6s}{last(result, 'median_{}')}")
     if options.json:
         write_json(options.json, result)
 

@@ -46,9 +46,10 @@ def test_spearman_and_its_null():
     assert spearman(x, np.exp(x)) == pytest.approx(1) and spearman(x, -x ** 3) == pytest.approx(-1)
     assert spearman(np.array([1, 2, 3, 4.0]), np.array([1, 3, 2, 4.0])) == pytest.approx(1 - 6 * 2 / (4 * 15))
     rng = np.random.default_rng(1)
-    same, other = compare(x, x + 0.01 * rng.random(40), rng), compare(x, rng.random(40), rng)
+    (same, other), median = compare(np.array([x, x]), np.array([x + 0.01 * rng.random(40), rng.random(40)]), rng)
     assert same["interval"][0] > 0.9 and same["p"] < 0.01 and 0.15 < same["chance_95"] < 0.4
     assert other["interval"][0] < 0 < other["interval"][1] and other["p"] > 0.02
+    assert other["interval"][0] < median[0] < (same["rho"] + other["rho"]) / 2 < median[1] < same["interval"][1]
 
 
 def test_fitted_sliders_reach_the_landmarks(characters):
