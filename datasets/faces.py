@@ -17,17 +17,21 @@ def ensure_data(config: Config, workers: int) -> None:
     """Let the embedded creator write `data.root` where the configuration wants that and it is not complete.
 
     Raises:
-        UserError: the folder was written by another version of the creator.
+        UserError: the folder was written by another version of the creator, or with smaller pictures than the networks see.
     """
     data, root = config.data, Path(config.data.root)
     if not data.root or not data.creator_count:
         return
-    version = creator_version(root)
+    written = creator_settings(root)
+    version = written["creator"] if written else None
     if version is None and root.exists() and any(not p.name.startswith(".") for p in root.iterdir()):
         return  # somebody's own data set
     if version not in (None, VERSION):
         raise UserError(f"{root} was written by version {version} of the creator, this is version {VERSION}. "
                         "Delete the folder to have it written again, or choose another data.root")
+    if written and written.get("size", data.image_size) < data.image_size:
+        raise UserError(f"{root} holds pictures of {written['size']} pixels, and data.image_size is {data.image_size}. Delete the folder to have it "
+                        "written again, choose another data.root, or set data.creator_count=0 to learn enlarged pictures")
     if not (root / "labels.json").exists():
         print(f"{root} is not there yet: the embedded creator writes {data.creator_count} faces"
               f"{' with their photo-like variants' if data.use_aug else ''}.", flush=True)

@@ -240,6 +240,9 @@ def test_latents_of_other_faces_or_another_creator_are_refused(copy):
     manifest.write_text(json.dumps(settings | {"creator": "0.9"}))
     told = error_of(run_script("vae_trainer.py", *SMOKE, "--set", "vae.epochs=9", cwd=copy, check=False))
     assert "version 0.9 of the creator" in told
+    manifest.write_text(json.dumps(settings | {"size": 16}))
+    told = error_of(run_script("vae_trainer.py", *SMOKE, "--set", "vae.epochs=9", cwd=copy, check=False))
+    assert "holds pictures of 16 pixels, and data.image_size is 32" in told
 
 
 class _Bomb:
