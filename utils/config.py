@@ -100,7 +100,7 @@ class F2PConfig:
     aug_prob: float = _setting(0.0, "probability of reading the photo-like variant's latent instead of the render's", low=0, high=1)
     photo_share: float = _setting(0.25, "with data.photos: this many photos join the renders of a step, as a share of batch_size; their loss counts "
                                         "as much as that of the renders", above=0, high=1)
-    photo_epochs: int = _setting(10, "with data.photos: photos are learned in this many last epochs; a longer time would learn few photos by heart", low=1)
+    photo_epochs: int = _setting(10, "with data.photos: their parameters are learned in this many last epochs, where they cost the renders least", low=1)
     epochs: int = _setting(30, "passes over the training faces; may be raised later", low=1)
     batch_size: int = _setting(32, "faces a step", low=1)
     optimizer: str = _setting("adamw", "muon: for the matrices of the mixer's blocks, AdamW for everything else", choices=("adamw", "muon"))
