@@ -224,13 +224,13 @@ def measure(frames: list[Frame], predict: Callable[[np.ndarray], np.ndarray | No
     if aligned:
         read["direct"] = read_directly(frames, used, aligned)
     means = lambda values: np.array([by_person(v, people) for v in values.values()])
-    rhos = {key: spearman(means(photo), means(values)) for key, values in read.items()}
-    table, interval = compare(means(photo), means(read["rho"]), np.random.default_rng(0))
-    for key in read.keys() - {"rho"}:
-        for row, rho in zip(table, rhos[key]):
+    of_photo, of_read = means(photo), {key: means(values) for key, values in read.items()}
+    table, interval = compare(of_photo, of_read.pop("rho"), np.random.default_rng(0))
+    for key, values in of_read.items():
+        for row, rho in zip(table, spearman(of_photo, values)):
             row[key] = float(rho)
     return {"people": len(set(people)), "frames": len(used), "ratios": dict(zip(photo, table)), "median_interval": interval,
-            **{f"median_{key}": float(np.median(values)) for key, values in rhos.items()}}
+            **{f"median_{key}": float(np.median([row[key] for row in table])) for key in read}}
 
 
 def main() -> None:

@@ -23,13 +23,13 @@ def ensure_data(config: Config, workers: int) -> None:
     if not data.root or not data.creator_count:
         return
     written = creator_settings(root)
-    version = written["creator"] if written else None
-    if version is None and root.exists() and any(not p.name.startswith(".") for p in root.iterdir()):
-        return  # somebody's own data set
-    if version not in (None, VERSION):
-        raise UserError(f"{root} was written by version {version} of the creator, this is version {VERSION}. "
+    if written is None:
+        if root.exists() and any(not p.name.startswith(".") for p in root.iterdir()):
+            return  # somebody's own data set
+    elif written["creator"] != VERSION:
+        raise UserError(f"{root} was written by version {written['creator']} of the creator, this is version {VERSION}. "
                         "Delete the folder to have it written again, or choose another data.root")
-    if written and written.get("size", data.image_size) < data.image_size:
+    elif written.get("size", data.image_size) < data.image_size:
         raise UserError(f"{root} holds pictures of {written['size']} pixels, and data.image_size is {data.image_size}. Delete the folder to have it "
                         "written again, choose another data.root, or set data.creator_count=0 to learn enlarged pictures")
     if not (root / "labels.json").exists():
