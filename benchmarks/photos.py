@@ -1,10 +1,11 @@
 """How much of a person a predicted character keeps: facial ratios of real photos against those of the characters.
 
-    python -m benchmarks.photos --photos DIR --known FOLDER --aligned ALIGNED   a data set of people to train on
-    python -m benchmarks.photos --photos DIR --run RUN [--aligned ALIGNED] [--json FILE]    measures on the other people
+    python -m benchmarks.photos --photos DIR --known FOLDER --aligned ALIGNED [--fold K]    a data set of people to train on
+    python -m benchmarks.photos --photos DIR --run RUN… [--aligned ALIGNED] [--json FILE]   measures on the other people
 
 DIR holds images/ and landmarks.csv: name, person, x0, y0 … of 68 iBUG points. People are held out by name: one
-of five by SHA-256. ALIGNED is what face_alignment.py made of DIR/images. FOLDER becomes a data set of the other
+of five by SHA-256, which are five folds; fold 0 where no other is named. Five runs, trained on the data sets of folds 0 to 4 and
+given in this order, measure all people, each by the run that knows nothing of them. ALIGNED is what face_alignment.py made of DIR/images. FOLDER becomes a data set of the other
 people's faces, those that are turned a little at most with the sliders fitted to their landmarks. Set data.photos to it,
 and stage 1 learns the pictures, stage 2 the sliders; or name FOLDER/images in data.folders, and stage 1 alone knows photos, of
 other people than are measured. Measured are frontal frames that `predict.py` finds a face in (the largest), each person's averaged.
@@ -12,7 +13,8 @@ other people than are measured. Measured are frontal frames that `predict.py` fi
 For each ratio: Spearman's ρ over people between photo and predicted character, its 95 % interval by bootstrap
 over people, the ρ that 95 % of random pairings stay below, and as ceiling the ρ of characters whose sliders were
 fitted to the photo's landmarks themselves. Fits take the average of the people not held out for the average character.
-Of the ratios' median the interval too, from people drawn for all ratios together. With ALIGNED also what pictures tell
+Of the ratios' median the interval too, from people drawn for all ratios together. "halves" is how far the photos' own landmarks
+agree: the ρ over people between the means of one half of their frames and of the other, where five people or more have two. With ALIGNED also what pictures tell
 who learned from as many people: the ρ of ratios that ridge regression, learned from the people not held out, reads off
 the aligned photos' gradients, with no game between.
 """
@@ -39,6 +41,11 @@ from utils.pictures import UnreadablePicture, find_pictures, read_rgb
 from utils.progress import progress
 
 _DRAWS = 2000
+
+#: How often people's frames are parted at random for `halves`.
+_PARTINGS = 200
+
+FOLDS = 5
 
 #: How far the nose tip of a face that is measured may lie from the middle between jaw points 0 and 16, in their distance.
 _FRONTAL = 0.08
@@ -83,13 +90,9 @@ def is_frontal(landmarks: np.ndarray, most: float = _FRONTAL) -> np.ndarray:
     return np.abs(share - 0.5) <= most
 
 
-def fifth_of(person: str) -> int:
-    """Which fifth of the people a person belongs to, 0 to 4."""
-    return int.from_bytes(hashlib.sha256(person.encode()).digest()[:8], "big") % 5
-
-
-def is_held_out(person: str) -> bool:
-    return fifth_of(person) == 0
+def fold_of(person: str) -> int:
+    """Which fold a person is held out in, 0 to 4."""
+    return int.from_bytes(hashlib.sha256(person.encode()).digest()[:8], "big") % FOLDS
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -117,27 +120,27 @@ def frontal_of(frames: list[Frame], most: float = _FRONTAL) -> list[Frame]:
     return [f for f, frontal in zip(frames, is_frontal(np.array([f.landmarks for f in frames]), most)) if frontal]
 
 
-def fitter_for(frames: list[Frame]) -> Fitter:
+def fitter_for(frames: list[Frame], fold: int) -> Fitter:
     """A fitter that takes the average of frontal frames of people not held out for the average character.
 
     Raises:
         UserError: there are no such frames.
     """
-    known = [f.landmarks for f in frontal_of(frames) if not is_held_out(f.person)]
+    known = [f.landmarks for f in frontal_of(frames) if fold_of(f.person) != fold]
     if not known:
         raise UserError("no frontal frame shows a person who is not held out; expected photos of several people")
     return Fitter(in_frame(np.array(known)).mean(0))
 
 
-def write_known(frames: list[Frame], aligned: Path, output: Path) -> None:
+def write_known(frames: list[Frame], fold: int, aligned: Path, output: Path) -> None:
     """Write the data set of the aligned faces of people who are not held out, with sliders for those hardly turned."""
-    chosen = [f for f in frames if not is_held_out(f.person) and (aligned / f"{f.path.stem}.png").exists()]
+    chosen = [f for f in frames if fold_of(f.person) != fold and (aligned / f"{f.path.stem}.png").exists()]
     if not chosen:
         raise UserError(f"{aligned} holds no aligned face of these photos; run face_alignment.py --input DIR/images --output {aligned} first")
     learned = frontal_of(chosen, _LEARNED)
     if not learned:
         raise UserError(f"all of the {len(chosen)} aligned faces in {aligned} are turned too far, and get no sliders; expected faces from the front")
-    sliders = fitter_for(frames).fit(np.array([f.landmarks for f in learned]))
+    sliders = fitter_for(frames, fold).fit(np.array([f.landmarks for f in learned]))
     write_photos(output, [aligned / f"{f.path.stem}.png" for f in chosen], {f.path.stem: row for f, row in zip(learned, sliders)})
     print(f"{len(chosen)} faces of {len({f.person for f in chosen})} people in {output}, {len(learned)} of them, of "
           f"{len({f.person for f in learned})} people, with sliders")
@@ -150,7 +153,7 @@ def gradients(frames: list[Frame], aligned: Path, mirrored: bool) -> np.ndarray:
     return np.array([features.compute(np.ascontiguousarray(face[:, ::-1] if mirrored else face)).ravel() for face in faces])
 
 
-def read_directly(frames: list[Frame], measured: list[Frame], aligned: Path) -> dict[str, np.ndarray]:
+def read_directly(frames: list[Frame], fold: int, measured: list[Frame], aligned: Path) -> dict[str, np.ndarray]:
     """Ratios (N,) of measured frames as ridge regression reads them off their gradients, learned from people not held out.
 
     Raises:
@@ -159,22 +162,39 @@ def read_directly(frames: list[Frame], measured: list[Frame], aligned: Path) -> 
     missing = [f.path.stem for f in measured if not (aligned / f"{f.path.stem}.png").exists()]
     if missing:
         raise UserError(f"{aligned} holds no {missing[0]}.png; run face_alignment.py --input DIR/images --output {aligned} --faces largest first")
-    learned = [f for f in frontal_of(frames, _LEARNED) if not is_held_out(f.person) and (aligned / f"{f.path.stem}.png").exists()]
+    learned = [f for f in frontal_of(frames, _LEARNED) if fold_of(f.person) != fold and (aligned / f"{f.path.stem}.png").exists()]
     truth = ratios(np.array([f.landmarks for f in learned]))
     # Both views of every face; standardised, so that one strength does for all ratios.
-    y = np.tile(np.column_stack([(v - v.mean()) / v.std() for v in truth.values()]), (2, 1))
+    values = np.column_stack(list(truth.values()))
+    mean, deviation = values.mean(0), values.std(0)
+    y = np.tile((values - mean) / deviation, (2, 1))
     x = np.concatenate([gradients(learned, aligned, mirrored) for mirrored in (False, True)])
-    chooses = np.tile([fifth_of(f.person) == 1 for f in learned], 2)
+    chooses = np.tile([fold_of(f.person) == (fold + 1) % FOLDS for f in learned], 2)
     strength = ridge((x[~chooses], y[~chooses]), (x[chooses], y[chooses]))[2]
     weights, bias, _ = ridge((x, y), (x, y), np.array([strength]))
-    read = sum(gradients(measured, aligned, mirrored) @ weights + bias for mirrored in (False, True))
-    return dict(zip(truth, read.T))
+    read = sum(gradients(measured, aligned, mirrored) @ weights + bias for mirrored in (False, True)) / 2
+    return dict(zip(truth, (mean + deviation * read).T))
 
 
 def by_person(values: np.ndarray, people: np.ndarray) -> np.ndarray:
     """The mean of a person's frames, people in alphabetical order."""
     _, which = np.unique(people, return_inverse=True)
     return np.bincount(which, values) / np.bincount(which)
+
+
+def halves(values: np.ndarray, people: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(R,) ρ between two halves of people's frames, means of random partings, of R ratios (R, F); those of one frame are left out."""
+    found = []
+    for _ in range(_PARTINGS):
+        order = rng.permutation(len(people))
+        seen = dict.fromkeys(people, 0)
+        half = np.zeros(len(people), int)
+        for i in order:
+            half[i], seen[people[i]] = seen[people[i]] % 2, seen[people[i]] + 1
+        several = np.array([seen[person] > 1 for person in people])
+        first, second = (np.array([by_person(row[several & (half == h)], people[several & (half == h)]) for row in values]) for h in (0, 1))
+        found.append(spearman(first, second))
+    return np.mean(found, 0)
 
 
 def compare(photo: np.ndarray, character: np.ndarray, rng: np.random.Generator) -> tuple[list[dict[str, float | list[float]]], list[float]]:
@@ -204,40 +224,58 @@ def of_run(run: Path) -> Callable[[np.ndarray], np.ndarray | None]:
     return predict
 
 
-def measure(frames: list[Frame], predict: Callable[[np.ndarray], np.ndarray | None], aligned: Path | None = None) -> dict:
-    """ρ of every ratio over the people held out, by what `predict` makes of their photos, (H, W, 3) uint8 each; with `aligned` beside `read_directly`."""
-    left_out = [f for f in frontal_of(frames) if is_held_out(f.person)]
-    used, predicted = [], []
-    for frame in progress(iterable=left_out, desc="predicting", unit="photo"):
+def predicted(frames: list[Frame], predict: Callable[[np.ndarray], np.ndarray | None]) -> tuple[list[Frame], np.ndarray]:
+    """Those of the frames that a face is found in, and its sliders (N, 54)."""
+    used, sliders = [], []
+    for frame in progress(iterable=frames, desc="predicting", unit="photo"):
         try:
-            sliders = predict(read_rgb(frame.path))
+            read = predict(read_rgb(frame.path))
         except UnreadablePicture:
             continue
-        if sliders is not None:
+        if read is not None:
             used.append(frame)
-            predicted.append(sliders)
-    if len({f.person for f in used}) < 5:
-        raise UserError(f"only {len({f.person for f in used})} held-out people have a frontal frame with a face; at least 5 are needed")
-    people, truth = np.array([f.person for f in used]), np.array([f.landmarks for f in used])
-    fitter, photo = fitter_for(frames), ratios(truth)
-    read = {"rho": ratios(fitter.landmarks(np.array(predicted))), "ceiling": ratios(fitter.landmarks(fitter.fit(truth)))}
-    if aligned:
-        read["direct"] = read_directly(frames, used, aligned)
-    means = lambda values: np.array([by_person(v, people) for v in values.values()])
-    of_photo, of_read = means(photo), {key: means(values) for key, values in read.items()}
-    table, interval = compare(of_photo, of_read.pop("rho"), np.random.default_rng(0))
-    for key, values in of_read.items():
-        for row, rho in zip(table, spearman(of_photo, values)):
+            sliders.append(read)
+    return used, np.array(sliders).reshape(-1, len(NAMES))
+
+
+def measure(frames: list[Frame], predicts: list[Callable[[np.ndarray], np.ndarray | None]], aligned: Path | None = None) -> dict:
+    """ρ of every ratio over the people held out, by what predicts make of their photos, (H, W, 3) uint8 each; with `aligned` beside `read_directly`.
+
+    The first of `predicts` reads the people of fold 0, the second those of fold 1, and so on.
+    """
+    read_of = [predicted([f for f in frontal_of(frames) if fold_of(f.person) == fold], predict) for fold, predict in enumerate(predicts)]
+    people = np.array([f.person for used, _ in read_of for f in used])
+    if len(set(people)) < 5:
+        raise UserError(f"only {len(set(people))} held-out people have a frontal frame with a face; at least 5 are needed")
+    parts = []
+    for fold, (of_fold, sliders) in enumerate(read_of):
+        if not of_fold:
+            continue
+        truth, fitter = np.array([f.landmarks for f in of_fold]), fitter_for(frames, fold)
+        part = {"photo": ratios(truth), "rho": ratios(fitter.landmarks(sliders)), "ceiling": ratios(fitter.landmarks(fitter.fit(truth)))}
+        if aligned:
+            part["direct"] = read_directly(frames, fold, of_fold, aligned)
+        parts.append({key: np.array(list(values.values())) for key, values in part.items()})
+    by_frame = {key: np.concatenate([part[key] for part in parts], 1) for key in parts[0]}
+    read = {key: np.array([by_person(row, people) for row in values]) for key, values in by_frame.items()}
+    photo, rng = read.pop("photo"), np.random.default_rng(0)
+    table, interval = compare(photo, read["rho"], rng)
+    found = {key: spearman(photo, values) for key, values in read.items()}
+    if (np.unique(people, return_counts=True)[1] > 1).sum() >= 5:
+        found["halves"] = halves(by_frame["photo"], people, rng)
+    for key, rhos in found.items():
+        for row, rho in zip(table, rhos):
             row[key] = float(rho)
-    return {"people": len(set(people)), "frames": len(used), "ratios": dict(zip(photo, table)), "median_interval": interval,
-            **{f"median_{key}": float(np.median([row[key] for row in table])) for key in read}}
+    return {"people": len(set(people)), "frames": len(people), "ratios": dict(zip(part["photo"], table)), "median_interval": interval,
+            **{f"median_{key}": float(np.median(rhos)) for key, rhos in found.items()}}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, help="folder with images/ and landmarks.csv")
-    parser.add_argument("--run", type=Path, help="trained run to measure")
+    parser.add_argument("--run", type=Path, nargs="+", help="trained run to measure, on fold 0; or several, on folds 0, 1 … in this order")
     parser.add_argument("--known", type=Path, help="instead: folder for a data set of people to train on")
+    parser.add_argument("--fold", type=int, choices=range(FOLDS), default=0, help="with --known: which fifth of the people is left out (default 0)")
     parser.add_argument("--aligned", type=Path, help="what face_alignment.py made of the photos")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -245,14 +283,17 @@ def main() -> None:
     if options.known is not None:
         if options.aligned is None:
             raise UserError("--known needs --aligned: the folder that face_alignment.py wrote")
-        write_known(frames, options.aligned, options.known)
+        write_known(frames, options.fold, options.aligned, options.known)
         return
     if options.run is None:
         raise UserError("nothing to do: give --run to measure a run, or --known and --aligned to choose whom to train on")
-    result = {"run": options.run.as_posix()} | measure(frames, of_run(options.run), options.aligned)
+    if len(options.run) > FOLDS:
+        raise UserError(f"{len(options.run)} runs were given; expected at most {FOLDS}, one a fold")
+    result = {"runs": [run.as_posix() for run in options.run]} | measure(frames, [of_run(run) for run in options.run], options.aligned)
     print(f"{result['people']} people not trained on, {result['frames']} frontal frames\n")
-    last = lambda v, title="{}": "".join(f"  {v[title.format(key)]:7.2f}" for key in ("ceiling", "direct") if title.format(key) in v)
-    print(f"{'ratio':14s} {'rho':>6s}  {'95 % interval':>15s}  {'chance':>6s}  {'ceiling':>7s}{'   direct' if options.aligned else ''}")
+    beside = [key for key in ("halves", "ceiling", "direct") if f"median_{key}" in result]
+    last = lambda v, title="{}": "".join(f"  {v[title.format(key)]:7.2f}" for key in beside)
+    print(f"{'ratio':14s} {'rho':>6s}  {'95 % interval':>15s}  {'chance':>6s}" + "".join(f"  {key:>7s}" for key in beside))
     for name, v in result["ratios"].items():
         print(f"{name:14s} {v['rho']:6.2f}  {v['interval'][0]:6.2f} … {v['interval'][1]:5.2f}  {v['chance_95']:6.2f}{last(v)}")
     low, high = result["median_interval"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.conftest import error_of, run_script
 
-from benchmarks.photos import compare, is_frontal, is_held_out, ratios, read_frames, spearman
+from benchmarks.photos import compare, fold_of, frontal_of, halves, is_frontal, ratios, read_frames, spearman
 from benchmarks.scale import memory_of
 from benchmarks.through_aligner import off_by, onto_canvas
 from datasets import creator
@@ -52,6 +52,18 @@ def test_spearman_and_its_null():
     assert other["interval"][0] < median[0] < (same["rho"] + other["rho"]) / 2 < median[1] < same["interval"][1]
 
 
+def test_halves_agree_as_far_as_people_differ():
+    rng = np.random.default_rng(0)
+    people = np.repeat([f"p{i}" for i in range(50)], 4)
+    traits = np.repeat(rng.normal(size=50), 4)
+    moments = rng.normal(size=(2, 200)) * [[0.01], [1.0]]
+    steady, noisy = halves(traits + moments, people, rng)
+    # Means of two frames: the trait's variance is 1, the moments' 0.5, so 1/1.5 of it is shared (Spearman, 1910; Brown, 1910).
+    assert steady > 0.99 and noisy == pytest.approx(2 / 3, abs=0.15)
+    alone = np.append(people, "alone"), np.column_stack([traits + moments, [99, 99]])
+    np.testing.assert_allclose(halves(alone[1], alone[0], np.random.default_rng(1)), [steady, noisy], atol=0.05)
+
+
 def test_fitted_sliders_reach_the_landmarks(characters):
     fitter = Fitter()
     left = np.abs(fitter.landmarks(fitter.fit(characters)) - characters).mean()
@@ -92,6 +104,8 @@ def test_photos_are_measured_over_people_held_out(smoke, photos):
     lines = result.stdout.splitlines()
     assert "people not trained on" in lines[0] and lines[-1].startswith("median") and len(lines) == 16
     assert float(lines[-1].split()[-1]) > 0.6
+    several = run_script("-m", "benchmarks.photos", "--photos", photos, "--run", *[smoke / "runs" / "smoke"] * 2, cwd=smoke).stdout.splitlines()
+    assert int(several[0].split()[0]) == sum(fold_of(f.person) < 2 for f in frontal_of(read_frames(photos))) > int(lines[0].split()[0])
     aligned = smoke / "aligned"
     for picture in (photos / "images").iterdir():
         write_picture(aligned / picture.name, read_rgb(picture)[60:316, 60:316])
@@ -101,7 +115,7 @@ def test_photos_are_measured_over_people_held_out(smoke, photos):
     command = ("-m", "benchmarks.photos", "--photos", photos, "--known", smoke / "known")
     assert "needs --aligned" in error_of(run_script(*command, cwd=smoke, check=False))
     run_script(*command, "--aligned", aligned, cwd=smoke)
-    labels, known = read_labels(smoke / "known"), {f"p{i}" for i in range(32) if not is_held_out(f"person {i}")}
+    labels, known = read_labels(smoke / "known"), {f"p{i}" for i in range(32) if fold_of(f"person {i}") != 0}
     assert {p.stem for p in (smoke / "known" / "images").iterdir()} == known >= set(labels.names) and len(labels.names) > 5
     run_script(*command, "--aligned", aligned, cwd=smoke)  # again, in the same folder
     before = (smoke / "data" / "smoke" / "labels.json").read_bytes()
