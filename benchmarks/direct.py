@@ -198,7 +198,7 @@ def main() -> None:
         print(f"{part}: mean R² {metrics['r2']:.4f} over {len(faces.parameters)} parameters of {len(rows)} test faces")
     print(run)
     if frames:
-        result["photos"] = measure(frames, [of_photo(model, FaceDetector(), options.image_size)])
+        result["photos"] = measure(frames, {0: of_photo(model, FaceDetector(), options.image_size)})
         print(f"photos: median ρ {result['photos']['median_rho']:.2f} over {len(result['photos']['ratios'])} ratios of "
               f"{result['photos']['people']} people (sliders fitted to landmarks: {result['photos']['median_ceiling']:.2f})")
     if options.json:

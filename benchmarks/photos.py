@@ -1,7 +1,7 @@
 """How much of a person a predicted character keeps: facial ratios of real photos against those of the characters.
 
     python -m benchmarks.photos --photos DIR --known FOLDER --aligned ALIGNED [--fold K]    a data set of people to train on
-    python -m benchmarks.photos --photos DIR --run RUN… [--aligned ALIGNED] [--json FILE]   measures on the other people
+    python -m benchmarks.photos --photos DIR --run RUN… [--aligned ALIGNED] [--fold K] [--json FILE]   measures on the other people
 
 DIR holds images/ and landmarks.csv: name, person, x0, y0 … of 68 iBUG points. People are held out by name: one
 of five by SHA-256, which are five folds; fold 0 where no other is named. Five runs, trained on the data sets of folds 0 to 4 and
@@ -184,16 +184,13 @@ def by_person(values: np.ndarray, people: np.ndarray) -> np.ndarray:
 
 def halves(values: np.ndarray, people: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(R,) ρ between two halves of people's frames, means of random partings, of R ratios (R, F); those of one frame are left out."""
-    found = []
+    _, which, counts = np.unique(people, return_inverse=True, return_counts=True)
+    several = counts[which] > 1
+    values, people, found = values[:, several], people[several], []
     for _ in range(_PARTINGS):
-        order = rng.permutation(len(people))
-        seen = dict.fromkeys(people, 0)
-        half = np.zeros(len(people), int)
-        for i in order:
-            half[i], seen[people[i]] = seen[people[i]] % 2, seen[people[i]] + 1
-        several = np.array([seen[person] > 1 for person in people])
-        first, second = (np.array([by_person(row[several & (half == h)], people[several & (half == h)]) for row in values]) for h in (0, 1))
-        found.append(spearman(first, second))
+        # One person after the other, frames at random: every second frame is half of everybody's.
+        order = np.lexsort((rng.random(len(people)), people))
+        found.append(spearman(*(np.array([by_person(row[half], people[half]) for row in values]) for half in (order[::2], order[1::2]))))
     return np.mean(found, 0)
 
 
@@ -238,17 +235,18 @@ def predicted(frames: list[Frame], predict: Callable[[np.ndarray], np.ndarray | 
     return used, np.array(sliders).reshape(-1, len(NAMES))
 
 
-def measure(frames: list[Frame], predicts: list[Callable[[np.ndarray], np.ndarray | None]], aligned: Path | None = None) -> dict:
+def measure(frames: list[Frame], predicts: dict[int, Callable[[np.ndarray], np.ndarray | None]], aligned: Path | None = None) -> dict:
     """ρ of every ratio over the people held out, by what predicts make of their photos, (H, W, 3) uint8 each; with `aligned` beside `read_directly`.
 
-    The first of `predicts` reads the people of fold 0, the second those of fold 1, and so on.
+    Args:
+        predicts: fold → what reads the photos of the people held out in it.
     """
-    read_of = [predicted([f for f in frontal_of(frames) if fold_of(f.person) == fold], predict) for fold, predict in enumerate(predicts)]
-    people = np.array([f.person for used, _ in read_of for f in used])
+    read_of = {fold: predicted([f for f in frontal_of(frames) if fold_of(f.person) == fold], predict) for fold, predict in predicts.items()}
+    people = np.array([f.person for used, _ in read_of.values() for f in used])
     if len(set(people)) < 5:
         raise UserError(f"only {len(set(people))} held-out people have a frontal frame with a face; at least 5 are needed")
     parts = []
-    for fold, (of_fold, sliders) in enumerate(read_of):
+    for fold, (of_fold, sliders) in read_of.items():
         if not of_fold:
             continue
         truth, fitter = np.array([f.landmarks for f in of_fold]), fitter_for(frames, fold)
@@ -273,9 +271,9 @@ def measure(frames: list[Frame], predicts: list[Callable[[np.ndarray], np.ndarra
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, help="folder with images/ and landmarks.csv")
-    parser.add_argument("--run", type=Path, nargs="+", help="trained run to measure, on fold 0; or several, on folds 0, 1 … in this order")
+    parser.add_argument("--run", type=Path, nargs="+", help="trained run to measure on the people that --fold leaves out; or several, for this fold and those after it")
     parser.add_argument("--known", type=Path, help="instead: folder for a data set of people to train on")
-    parser.add_argument("--fold", type=int, choices=range(FOLDS), default=0, help="with --known: which fifth of the people is left out (default 0)")
+    parser.add_argument("--fold", type=int, choices=range(FOLDS), default=0, help="which fifth of the people is left out (default 0)")
     parser.add_argument("--aligned", type=Path, help="what face_alignment.py made of the photos")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -287,9 +285,10 @@ def main() -> None:
         return
     if options.run is None:
         raise UserError("nothing to do: give --run to measure a run, or --known and --aligned to choose whom to train on")
-    if len(options.run) > FOLDS:
-        raise UserError(f"{len(options.run)} runs were given; expected at most {FOLDS}, one a fold")
-    result = {"runs": [run.as_posix() for run in options.run]} | measure(frames, [of_run(run) for run in options.run], options.aligned)
+    if options.fold + len(options.run) > FOLDS:
+        raise UserError(f"{len(options.run)} runs were given from fold {options.fold} on; expected one a fold, and the last fold is {FOLDS - 1}")
+    predicts = {fold: of_run(run) for fold, run in enumerate(options.run, options.fold)}
+    result = {"runs": [run.as_posix() for run in options.run]} | measure(frames, predicts, options.aligned)
     print(f"{result['people']} people not trained on, {result['frames']} frontal frames\n")
     beside = [key for key in ("halves", "ceiling", "direct") if f"median_{key}" in result]
     last = lambda v, title="{}": "".join(f"  {v[title.format(key)]:7.2f}" for key in beside)

@@ -106,6 +106,8 @@ def test_photos_are_measured_over_people_held_out(smoke, photos):
     assert float(lines[-1].split()[-1]) > 0.6
     several = run_script("-m", "benchmarks.photos", "--photos", photos, "--run", *[smoke / "runs" / "smoke"] * 2, cwd=smoke).stdout.splitlines()
     assert int(several[0].split()[0]) == sum(fold_of(f.person) < 2 for f in frontal_of(read_frames(photos))) > int(lines[0].split()[0])
+    assert "the last fold is 4" in error_of(run_script("-m", "benchmarks.photos", "--photos", photos, "--run", *[smoke / "runs" / "smoke"] * 3,
+                                                       "--fold", 3, cwd=smoke, check=False))
     aligned = smoke / "aligned"
     for picture in (photos / "images").iterdir():
         write_picture(aligned / picture.name, read_rgb(picture)[60:316, 60:316])
