@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.faces import creator_settings
-from datasets.hs_face import Parameter, read_labels, read_parameters, read_splits
+from datasets.hs_face import Labels, Parameter, read_labels, read_parameters, read_splits
 from utils.errors import UserError
 from utils.files import write_text
 
@@ -78,8 +78,7 @@ def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unm
         if wanted and not meta.get(name):
             raise UserError(f"{folder} has no latents of {name} faces, which latents.{name} asks for; run extract_latentvec.py again")
     names, latents = _read_set(folder, "images", meta)
-    row_of_label = {name: i for i, name in enumerate(labels.names)}
-    matched = [i for i, name in enumerate(names) if name in row_of_label]
+    matched, values = _labelled(names, labels)
     _list_unmatched(names, labels.names, most_unmatched, listing)
     names = [names[i] for i in matched]
     latents = np.ascontiguousarray(latents[matched])
@@ -91,8 +90,7 @@ def read_latent_set(folder: Path, root: Path, encoder_fingerprint: str, most_unm
         aug_latents, has_aug = in_place("aug_images", latents)
         of_variants = {kind: in_place("aug_images" + kind, of_renders[kind])[0] for kind in further}
     splits = read_splits(root, names)
-    faces = LatentSet(names, latents, aug_latents, has_aug, labels.values[[row_of_label[n] for n in names]],
-                      np.array([splits.get(n, "") for n in names]), parameters, meta,
+    faces = LatentSet(names, latents, aug_latents, has_aug, values, np.array([splits.get(n, "") for n in names]), parameters, meta,
                       of_renders.get(MOVED), of_variants.get(MOVED), of_renders.get(MIRRORED), of_variants.get(MIRRORED))
     return faces if photos is None else _with_photos(faces, folder, photos, further)
 
@@ -106,8 +104,7 @@ def _with_photos(faces: LatentSet, folder: Path, photos: Path, further: list[str
     if parameters != faces.parameters:
         raise UserError(f"the parameter table of {photos} is not that of data.root; photos need labels in the parameters of the same game")
     found, latents = _read_set(folder, "photos", faces.meta)
-    row_of_label = {name: i for i, name in enumerate(labels.names)}
-    matched = [i for i, name in enumerate(found) if name in row_of_label]
+    matched, values = _labelled(found, labels)
     if not matched:
         raise UserError(f"no picture in {photos / 'images'} has a label in {photos / 'labels.json'}; expected some NAME in both")
     names = [found[i] for i in matched]
@@ -117,9 +114,16 @@ def _with_photos(faces: LatentSet, folder: Path, photos: Path, further: list[str
     return faces._replace(
         names=faces.names + names, latents=np.concatenate([faces.latents, latents]), aug_latents=np.concatenate([faces.aug_latents, latents]),
         has_aug=np.concatenate([faces.has_aug, np.zeros(len(names), bool)]), split=np.concatenate([faces.split, np.full(len(names), "photos")]),
-        labels=np.concatenate([faces.labels, labels.values[[row_of_label[name] for name in names]]]),
+        labels=np.concatenate([faces.labels, values]),
         moved=after(faces.moved, MOVED), aug_moved=after(faces.aug_moved, MOVED),
         mirrored=after(faces.mirrored, MIRRORED), aug_mirrored=after(faces.aug_mirrored, MIRRORED))
+
+
+def _labelled(names: list[str], labels: Labels) -> tuple[list[int], np.ndarray]:
+    """Indices of the M names that have a label, and those labels, (M, P) float32."""
+    row_of = {name: i for i, name in enumerate(labels.names)}
+    matched = [i for i, name in enumerate(names) if name in row_of]
+    return matched, labels.values[[row_of[names[i]] for i in matched]]
 
 
 def _rows_of(names: list[str], found: list[str], latents: np.ndarray, otherwise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
