@@ -4,19 +4,20 @@
     python -m benchmarks.photos --photos DIR --run RUN… [--aligned ALIGNED] [--fold K] [--json FILE]   measures on the other people
 
 DIR holds images/ and landmarks.csv: name, person, x0, y0 … of 68 iBUG points. People are held out by name: one
-of five by SHA-256, which are five folds; fold 0 where no other is named. Five runs, trained on the data sets of folds 0 to 4 and
-given in this order, measure all people, each by the run that knows nothing of them. ALIGNED is what face_alignment.py made of DIR/images. FOLDER becomes a data set of the other
-people's faces, those that are turned a little at most with the sliders fitted to their landmarks. Set data.photos to it,
-and stage 1 learns the pictures, stage 2 the sliders; or name FOLDER/images in data.folders, and stage 1 alone knows photos, of
-other people than are measured. Measured are frontal frames that `predict.py` finds a face in (the largest), each person's averaged.
+of five by SHA-256, which are five folds; fold 0 where no other is named. Five runs, trained on the data sets of
+folds 0 to 4 and given in this order, measure all people, each by the run that knows nothing of them. ALIGNED is
+what face_alignment.py made of DIR/images. FOLDER becomes a data set of the other people's faces, those that are
+turned a little at most with the sliders fitted to their landmarks. Set data.photos to it, and stage 1 learns the
+pictures, stage 2 the sliders; or name FOLDER/images in data.folders, and stage 1 alone knows photos, of other
+people than are measured. Measured are frontal frames that `predict.py` finds a face in (the largest), each person's averaged.
 
 For each ratio: Spearman's ρ over people between photo and predicted character, its 95 % interval by bootstrap
 over people, the ρ that 95 % of random pairings stay below, and as ceiling the ρ of characters whose sliders were
 fitted to the photo's landmarks themselves. Fits take the average of the people not held out for the average character.
-Of the ratios' median the interval too, from people drawn for all ratios together. "halves" is how far the photos' own landmarks
-agree: the ρ over people between the means of one half of their frames and of the other, where five people or more have two. With ALIGNED also what pictures tell
-who learned from as many people: the ρ of ratios that ridge regression, learned from the people not held out, reads off
-the aligned photos' gradients, with no game between.
+Of the ratios' median the interval too, from people drawn for all ratios together. "halves" is how far the photos'
+own landmarks agree: the ρ over people between the means of one half of their frames and of the other, where five
+people or more have two. With ALIGNED also what pictures tell who learned from as many people: the ρ of ratios that
+ridge regression, learned from the people not held out, reads off the aligned photos' gradients, with no game between.
 """
 
 import argparse
@@ -257,7 +258,7 @@ def measure(frames: list[Frame], predicts: dict[int, Callable[[np.ndarray], np.n
     by_frame = {key: np.concatenate([part[key] for part in parts], 1) for key in parts[0]}
     read = {key: np.array([by_person(row, people) for row in values]) for key, values in by_frame.items()}
     photo, rng = read.pop("photo"), np.random.default_rng(0)
-    table, interval = compare(photo, read["rho"], rng)
+    table, interval = compare(photo, read.pop("rho"), rng)
     found = {key: spearman(photo, values) for key, values in read.items()}
     if (np.unique(people, return_counts=True)[1] > 1).sum() >= 5:
         found["halves"] = halves(by_frame["photo"], people, rng)
@@ -265,7 +266,7 @@ def measure(frames: list[Frame], predicts: dict[int, Callable[[np.ndarray], np.n
         for row, rho in zip(table, rhos):
             row[key] = float(rho)
     return {"people": len(set(people)), "frames": len(people), "ratios": dict(zip(part["photo"], table)), "median_interval": interval,
-            **{f"median_{key}": float(np.median(rhos)) for key, rhos in found.items()}}
+            **{f"median_{key}": float(np.median([row[key] for row in table])) for key in ("rho", *found)}}
 
 
 def main() -> None:
