@@ -4,200 +4,222 @@
     python extract_latentvec.py --config configs/hs_face.toml
     torchrun --nproc_per_node 4 extract_latentvec.py --config FILE
 
-Reads runs/NAME/vae/checkpoints/best.pt and the pictures in data.root. Writes, for `images`, where present
-`aug_images`, and with data.photos `photos`, runs/NAME/latents/SET.npy (float32, a row [mu | logvar] a face),
-SET.txt (the NAME of each row), SET.json (what it was made of) and meta.json. With latents.moved also SET_moved, the same
-faces turned, scaled and shifted a little; with latents.mirrored SET_mirrored, the same faces mirrored. Stopped and
-started again it goes on; a set that is there already is kept; finished it says so.
+Reads runs/NAME/vae/checkpoints/best.pt and the pictures in data.root and data.photos. Writes runs/NAME/latents: SET.npy
+(float32, a row [mu | logvar] per face), SET.txt (the NAME of each row), SET.json (what it was made of) and meta.json.
+SET is `images`, where present `aug_images`, and with data.photos `photos`. With latents.moved there is also SET_moved,
+the same faces turned, scaled and shifted a little; with latents.mirrored SET_mirrored, the same faces mirrored.
+Stopped and started again it goes on; a set that is whole is kept; finished it says so.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
+from torch import Tensor
 
-from datasets.faces import creator_settings, data_sources, ensure_data
-from datasets.latents import MIRRORED, MOVED
-from datasets.pictures import Batch, Pictures, Source, source_fingerprint
-from models.build import load_encoder
-from models.vae import Encoder, fold_batch_norm
-from utils.alignment import FRAME_SPREAD, random_frames
-from utils.arrays import GrowingArray
-from utils.config import Config, LatentsConfig
+from datasets.latents import MIRRORED, MOVED, LatentFolder, LatentSet, plan
+from datasets.pictures import Batch, Pictures
+from datasets.sources import Source, content_digest, ensure_data, labelled_sources
+from games.writer import read_manifest
+from models.predictor import load_encoder
+from models.vae import Encoder, as_input, fold_batch_norm
+from utils.alignment import MISALIGNMENT_SPREAD, move_pictures, random_misalignments
+from utils.checkpoint import fingerprint as fingerprint_of
+from utils.config import Config, parse_arguments
+from utils.device import Engine, choose_dtype, start_engine
 from utils.errors import Interrupted, UserError, run_script
-from utils.files import atomic_write, hold, write_json, write_text
+from utils.files import read_json, write_json
 from utils.progress import progress
-from utils.training import (Engine, StopRequest, announce, as_input, choose_dtype, decode_workers, move_pictures, parse_arguments, start_engine)
-from utils.workers import map_in_threads
+from utils.run import Run
+from utils.stop import StopRequest
+from utils.workers import decode_workers, map_in_threads
 
+#: Rows between two notes of how far a set has got.
 _COMMIT_EVERY = 4096
 
-#: What is done to pictures (B, 3, S, S), whose indices (B,) are given too, before they are encoded.
-Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+#: How a view shows pictures (B, 3, S, S) in [0, 1], whose indices (B,) are given too, to the encoder.
+View = Callable[[Tensor, Tensor], Tensor]
 
 
-def encode(encoder: Encoder, batch: Batch, change: Change | None = None) -> np.ndarray:
-    """Latents [mu | logvar] of a batch, (B, 2·latent_dim) float32, of its pictures changed where a change is given."""
-    with torch.inference_mode():
-        pictures = as_input(batch.pictures)
-        if change is not None:
-            pictures = change(pictures, batch.indices)
-        return torch.cat(encoder(pictures), 1).cpu().numpy()
+class Extractor:
+    """The encoder of a run, ready to encode sets of faces.
+
+    Args:
+        config: the experiment.
+        engine: device, precision, processes.
+    """
+
+    def __init__(self, config: Config, engine: Engine) -> None:
+        self.config, self.engine = config, engine
+        encoder, self.trained = load_encoder(config)
+        self.fingerprint = fingerprint_of(encoder)
+        dtype = choose_dtype(config.latents.precision, engine.device)
+        self.encoder = fold_batch_norm(encoder).to(engine.device, dtype).to(memory_format=torch.channels_last)
+
+    def open(self, name: str, source: Source) -> Pictures:
+        """The pictures of a source at the encoder's size. Raises UserError where too many are unreadable."""
+        cache = Path(self.config.data.cache) if self.config.data.cache else None
+        workers = decode_workers(self.config.data.workers)
+        pictures = Pictures({name: source}, size=self.trained.data.image_size, cache=cache, workers=workers)
+        self.check(pictures, name)
+        return pictures
+
+    def check(self, pictures: Pictures, name: str) -> None:
+        """List unreadable pictures. Raises UserError where they are too many."""
+        listing = Run.of(self.config).latents / f"{name}.unreadable.txt"
+        pictures.check_unreadable(self.config.data.max_unreadable, listing)
+
+    def encode_set(self, latents: LatentSet, pictures: Pictures, folder: LatentFolder, stop: StopRequest) -> None:
+        """Encode this process's shard of a set, going on where an earlier attempt stopped.
+
+        Raises:
+            Interrupted: asked to stop; what was encoded is kept.
+        """
+        source, engine = pictures.sources[latents.source], self.engine
+        shard = _shard(len(source.names), engine)
+        growing = folder.shard(latents, self.trained.vae.latent_dim, rank=engine.rank, faces=shard)
+        done, unreadable = growing.progress.get("done", 0), list(growing.progress.get("unreadable", []))
+
+        size, committed = self.config.latents.batch_size, growing.rows
+        remaining = range(shard.start + done, shard.stop)
+        chunks = [range(i, min(i + size, remaining.stop)) for i in range(remaining.start, remaining.stop, size)]
+        title = f"encoding {latents.name.replace('_', ' ')}"
+        view = view_of(latents.view, source)
+        with progress(total=len(shard), initial=done, desc=title, unit="face", disable=not engine.is_main) as bar:
+            encoded = encode_batches(self.encoder, pictures, chunks, device=engine.device, view=view)
+            for chunk, (rows, batch) in zip(chunks, encoded, strict=True):
+                growing.append(rows)
+                unreadable += [source.names[i] for i, _ in batch.unreadable]
+                done += len(chunk)
+                bar.update(len(chunk))
+
+                # Note how far it has got; leave when asked.
+                if growing.rows - committed >= _COMMIT_EVERY or stop.requested:
+                    growing.commit({"done": done, "unreadable": unreadable})
+                    committed = growing.rows
+                if stop.requested and done < len(shard):
+                    raise Interrupted(
+                        f"Stopped after {done} of {len(shard)} faces of {latents.name}, which are kept. "
+                        "The same command goes on from there."
+                    )
+        growing.commit({"done": done, "unreadable": unreadable})
+        folder.finish_shard(growing, unreadable)
 
 
-def encode_batches(encoder: Encoder, pictures: Pictures, chunks: Sequence[Sequence[int]], device: torch.device,
-                   change: Change | None = None) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Latents of each chunk of pictures, in order, with the batch that they were made of; see `encode`.
+def encode_batches(
+    encoder: Encoder,
+    pictures: Pictures,
+    chunks: Sequence[Sequence[int]],
+    *,
+    device: torch.device,
+    view: View | None = None,
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Latents [mu | logvar] (B, 2·latent_dim) float32 of each chunk of pictures, in order, with the batch itself.
 
     A GPU is fed by decoding processes. On a CPU every core decodes and encodes chunks of its own in one thread:
     cores that share the work of one batch would wait for each other, and for the decoding, at every layer.
     """
     if device.type == "cuda":
         for batch in pictures.batches(chunks, device):
-            yield encode(encoder, batch, change), batch
+            yield encode(encoder, batch, view), batch
         return
 
     def work(chunk: Sequence[int]) -> tuple[np.ndarray, Batch]:
         batch = pictures.read(chunk)
-        return encode(encoder, batch, change), batch
+        return encode(encoder, batch, view), batch
 
-    yield from map_in_threads(work, chunks, torch.get_num_threads(), torch.set_num_threads, (1,))
-
-
-def encode_source(encoder: Encoder, pictures: Pictures, share: range, growing: GrowingArray, engine: Engine, batch_size: int,
-                  stop: StopRequest, title: str, change: Change | None = None) -> list[str]:
-    """Append the latents of a share of pictures to an array, going on where it stands.
-
-    Returns:
-        The names of those that could not be read.
-    """
-    source = pictures.sources[0]
-    done, bad = growing.note.get("done", 0), list(growing.note.get("unreadable", []))
-    todo = range(share.start + done, share.stop)
-    chunks = [range(i, min(i + batch_size, todo.stop)) for i in range(todo.start, todo.stop, batch_size)]
-    committed = growing.rows
-    with progress(total=len(share), initial=done, desc=f"encoding {title}", unit="face", disable=not engine.is_main) as bar:
-        for chunk, (latents, batch) in zip(chunks, encode_batches(encoder, pictures, chunks, engine.device, change)):
-            growing.append(latents)
-            bad += [source.names[i] for i, _ in batch.unreadable]
-            done += len(chunk)
-            bar.update(len(chunk))
-            if growing.rows - committed >= _COMMIT_EVERY or stop.requested:
-                growing.commit({"done": done, "unreadable": bad})
-                committed = growing.rows
-            if stop.requested and done < len(share):
-                raise Interrupted(f"Stopped after {done} of {len(share)} faces of {title}, which are kept. "
-                                  "The same command goes on from there.")
-    growing.commit({"done": done, "unreadable": bad})
-    return bad
+    threads = torch.get_num_threads()
+    yield from map_in_threads(work, chunks, workers=threads, initializer=torch.set_num_threads, arguments=(1,))
 
 
-def extract(config: Config, engine: Engine, restart: bool) -> None:
-    encoder, trained, encoder_fingerprint = load_encoder(config)
-    dtype = choose_dtype(config.latents.precision, engine.device)
-    encoder = fold_batch_norm(encoder).to(engine.device, dtype, memory_format=torch.channels_last)
-    workers = decode_workers(config.data.workers)
-    folder, meta = config.run_folder / "latents", config.run_folder / "latents" / "meta.json"
-    parts = data_sources(config.data)
-    wanted = {"fingerprint": encoder_fingerprint, "image_size": trained.data.image_size, "latent_dim": trained.vae.latent_dim,
-              "precision": config.latents.precision, "creator": creator_settings(Path(config.data.root)),
-              "moved": list(FRAME_SPREAD) if config.latents.moved else None, "mirrored": config.latents.mirrored or None,
-              "sources": {part: source_fingerprint(source) for part, (source, _) in parts.items()}}
-    plan = {part: sets_of(part, source, config.latents) for part, (source, _) in parts.items()}
-    of_all = [wanted["fingerprint"], wanted["image_size"], wanted["precision"]]
-    keys = {name: json.dumps([*of_all, wanted["moved"] if name.endswith(MOVED) else None, wanted["sources"][part]]) for part in plan for name in plan[part]}
-    notes = {} if restart else {name: note for name, key in keys.items() if (note := _note_of_whole_set(folder, name, key))}
-    todo = {part: {name: change for name, change in sets.items() if name not in notes} for part, sets in plan.items()}
-    if not any(todo.values()) and wanted.items() <= _read(meta).items():
-        print(f"{folder} is finished: it holds the latents of this encoder and these faces. Use --restart to encode them again.")
-        return
-    if engine.world > 1:
-        dist.barrier()  # nobody changes anything before all have seen what is there
-    if engine.is_main:
-        announce(config, "extract_latentvec.py")
-        meta.unlink(missing_ok=True)  # until all sets are whole, nothing may take these latents for finished
-        for sets in todo.values():
-            for name in sets:
-                (folder / f"{name}.json").unlink(missing_ok=True)
-    cache = Path(config.data.cache) if config.data.cache else None
-    decoded = {part: Pictures([source], [split], trained.data.image_size, cache, workers) for part, (source, split) in parts.items() if todo[part]}
-    stop = StopRequest()
-    for part, pictures in decoded.items():
-        source, listing = parts[part][0], folder / f"{part}.unreadable.txt"
-        pictures.check_unreadable(config.data.max_unreadable, listing)
-        share = _share(len(source.paths), engine)
-        for name, change in todo[part].items():
-            growing = GrowingArray(folder / f"{name}.rank{engine.rank}.npy", len(share), (2 * trained.vae.latent_dim,), "f4", json.dumps(
-                [keys[name], share.start, share.stop]))
-            bad = encode_source(encoder, pictures, share, growing, engine, config.latents.batch_size, stop, name.replace("_", " "), change)
-            growing.finish()
-            write_text(folder / f"{name}.rank{engine.rank}.txt", "\n".join(bad))
-            pictures.check_unreadable(config.data.max_unreadable, listing)
-            if engine.world > 1:
-                dist.barrier()
-            if engine.is_main:
-                notes[name] = _join(folder, name, source, engine.world, keys[name])
-    if engine.is_main:
-        counts = {name: notes[name]["count"] for name in keys}
-        write_json(meta, wanted | {"counts": counts, "unreadable": {name: notes[name]["unreadable"] for name in keys}})
-        print(", ".join(f"{count} latents of {name}" for name, count in counts.items()) + f" in {folder}")
-        print("next: python f2p_trainer.py")
+@torch.inference_mode()
+def encode(encoder: Encoder, batch: Batch, view: View | None = None) -> np.ndarray:
+    """Latents [mu | logvar] (B, 2·latent_dim) float32 of a batch, after `view` has been applied to it, if given."""
+    pictures = as_input(batch.pictures)
+    if view is not None:
+        pictures = view(pictures, batch.indices)
+    return torch.cat(encoder(pictures), 1).cpu().numpy()
 
 
-def sets_of(part: str, source: Source, latents: LatentsConfig) -> dict[str, Change | None]:
-    """The sets that are made of a part's pictures, and how the pictures are changed for each; None: not at all."""
-    sets: dict[str, Change | None] = {part: None}
-    if latents.moved:
-        frames = torch.from_numpy(random_frames(source.names))
-        sets[part + MOVED] = lambda pictures, indices: move_pictures(pictures, frames[indices].to(pictures.device))
-    if latents.mirrored:
-        sets[part + MIRRORED] = lambda pictures, indices: pictures.flip(3)
-    return sets
+def view_of(view: str, source: Source) -> View | None:
+    """How a view shows the pictures of a source; None for pictures as they are."""
+    if view == MOVED:
+        misalignments = torch.from_numpy(random_misalignments(source.names))
+        return lambda pictures, indices: move_pictures(pictures, misalignments[indices].to(pictures.device))
+    if view == MIRRORED:
+        return lambda pictures, indices: pictures.flip(3)
+    return None
 
 
-def _share(count: int, engine: Engine) -> range:
-    """This process's faces: a run of them, so that the shares in order are the whole."""
+def _shard(count: int, engine: Engine) -> range:
+    """This process's faces: one run of them, so that the shards in order are the whole."""
     return range(count * engine.rank // engine.world, count * (engine.rank + 1) // engine.world)
 
 
-def _read(path: Path) -> dict:
-    """A JSON file's object; {} where it is missing or damaged."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def describe_latents(extractor: Extractor, sources: dict[str, Source]) -> dict[str, Any]:
+    """What meta.json says of the latents that a configuration asks for, but for their counts."""
+    config, trained = extractor.config, extractor.trained
+    return {
+        "fingerprint": extractor.fingerprint,
+        "image_size": trained.data.image_size,
+        "latent_dim": trained.vae.latent_dim,
+        "precision": config.latents.precision,
+        "creator": read_manifest(Path(config.data.root)),
+        "moved": list(MISALIGNMENT_SPREAD) if config.latents.moved else None,
+        "mirrored": config.latents.mirrored or None,
+        "sources": {name: content_digest(source) for name, source in sources.items()},
+    }
 
 
-def _note_of_whole_set(folder: Path, name: str, key: str) -> dict | None:
-    """SET.json of a set that is all there and was made of what `key` says; None where it is not."""
-    note = _read(folder / f"{name}.json")
-    whole = note.get("key") == key and all((folder / f"{name}.{suffix}").exists() for suffix in ("npy", "txt"))
-    return note if whole and {"count", "unreadable"} <= note.keys() else None
+def extract(config: Config, engine: Engine, restart: bool) -> None:
+    """Encode every latent set that is wanted and not there."""
+    # Plan.
+    extractor = Extractor(config, engine)
+    folder, sources = LatentFolder(Run.of(config).latents), labelled_sources(config.data)
+    wanted = plan(sources, extractor.trained, config, extractor.fingerprint)
+    todo = [latents for latents in wanted if restart or folder.note_of(latents) is None]
+    meta = describe_latents(extractor, sources)
+    if not todo and meta.items() <= (read_json(folder.meta) or {}).items():
+        print(
+            f"{folder.folder} is finished: it holds the latents of this encoder and these faces. "
+            "Use --restart to encode them again."
+        )
+        return
+
+    # Nobody changes anything before all processes have seen what is there.
+    engine.barrier()
+    if engine.is_main:
+        Run.of(config).describe(config, "extract_latentvec.py")
+        folder.start(todo)
+    opened = {}
+    for name in dict.fromkeys(latents.source for latents in todo):
+        opened[name] = extractor.open(name, sources[name])
+
+    # Loop.
+    stop = StopRequest()
+    for latents in todo:
+        pictures = opened[latents.source]
+        extractor.encode_set(latents, pictures, folder, stop)
+        extractor.check(pictures, latents.source)
+        engine.barrier()
+        if engine.is_main:
+            folder.join(latents, sources[latents.source], engine.world)
+
+    # Report.
+    if engine.is_main:
+        write_meta(folder, wanted, meta)
 
 
-def _join(folder: Path, name: str, source: Source, world: int, key: str) -> dict:
-    """Put the shares of all processes together as SET.npy and SET.txt, and note in SET.json, which is returned, what they are."""
-    shares = [folder / f"{name}.rank{rank}.npy" for rank in range(world)]
-    missing = [line for share in shares for line in share.with_suffix(".txt").read_text(encoding="utf-8").split("\n") if line]
-    absent = set(missing)
-    names = [n for n in source.names if n not in absent]
-    if world == 1:
-        shares[0].replace(folder / f"{name}.npy")
-    else:
-        with atomic_write(folder / f"{name}.npy") as file:
-            np.save(file, np.concatenate([np.load(share) for share in shares]), allow_pickle=False)
-    write_text(folder / f"{name}.txt", "\n".join(names) + "\n")
-    note = {"key": key, "count": len(names), "unreadable": missing}
-    write_json(folder / f"{name}.json", note)
-    for share in shares:
-        share.unlink(missing_ok=True)
-        share.with_suffix(".txt").unlink(missing_ok=True)
-    return note
+def write_meta(folder: LatentFolder, sets: list[LatentSet], meta: dict[str, Any]) -> None:
+    """Write meta.json, which says that all sets are whole, and print how many latents there are."""
+    notes = {latents.name: folder.note_of(latents) or {} for latents in sets}
+    counts = {name: note["count"] for name, note in notes.items()}
+    unreadable = {name: note["unreadable"] for name, note in notes.items()}
+    write_json(folder.meta, meta | {"counts": counts, "unreadable": unreadable})
+    print(", ".join(f"{count} latents of {name}" for name, count in counts.items()) + f" in {folder.folder}")
+    print("next: python f2p_trainer.py")
 
 
 def main() -> None:
@@ -205,11 +227,10 @@ def main() -> None:
     if not config.data.root:
         raise UserError("data.root is empty: latents are made of a data set in the HS_FACE layout. Set data.root")
     engine = start_engine(config.run)
-    with hold(config.run_folder / "latents", "extract_latentvec.py") if engine.is_main else nullcontext():
+    with Run.of(config).lock_latents("extract_latentvec.py", engine.is_main):
         if engine.is_main:
             ensure_data(config, decode_workers(config.data.workers))
-        if engine.world > 1:
-            dist.barrier()
+        engine.barrier()
         extract(config, engine, options.restart)
 
 

@@ -4,354 +4,498 @@
     python f2p_trainer.py --config configs/hs_face.toml
     python f2p_trainer.py --set f2p.epochs=60                    a finished run goes on to more epochs
 
-Reads runs/NAME/latents and the labels in data.root, and in data.photos where that is set. Writes runs/NAME/f2p/checkpoints/{last,best}.pt,
-f2p/tensorboard/, f2p/metrics.json and f2p/report.png. A run that was stopped goes on where it was; a
-finished one says so and does nothing. Everything fits in memory, so one process is all it takes.
+Reads runs/NAME/latents and the labels in data.root, and in data.photos where that is set. Writes
+runs/NAME/f2p/checkpoints/{last,best}.pt, f2p/tensorboard/, f2p/metrics.json and f2p/report.png. A run that was stopped
+goes on where it was; a finished one says so and does nothing. More epochs for a finished run are a warm restart: the
+learning rate rises again. Everything fits in memory, so one process is all it takes.
 """
 
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from datasets.faces import creator_version
-from datasets.latents import LatentSet, read_latent_set
-from models.build import build_regressor, load_encoder
+from datasets.latents import AS_IT_IS, MIRRORED, MOVED, LatentTable, digests_of_labels, read_table
+from games.parameters import Parameter
+from models.predictor import load_encoder
+from models.regressor import Regressor
 from utils import checkpoint
-from utils.alignment import random_frames
-from utils.config import Config, differences
+from utils.alignment import random_misalignments
+from utils.config import Config, parse_arguments
+from utils.device import Engine, seed_everything, start_engine
 from utils.errors import UserError, run_script
-from utils.figures import recovery_report
-from utils.files import hold, sweep_temporaries, write_json
+from utils.figures import Recovery, recovery_report
+from utils.files import write_json
 from utils.metrics import active_units, parameter_metrics, ridge
 from utils.muon import Muon
 from utils.pictures import write_picture
 from utils.progress import progress
-from utils.training import Engine, StopRequest, announce, parse_arguments, put_aside, seed_everything, start_engine
+from utils.run import Checkpoint, Run
+from utils.schedule import cosine_decay
+from utils.stop import StopRequest
 
-_FIXED = ("run.seed", "data.root", "data.photos", "latents.moved", "latents.mirrored", *(f"f2p.{key}" for key in (
-    "layers", "width", "dropout", "use_logvar", "whitening", "norm", "activation", "mixer_blocks", "mixer_width", "posterior_noise", "aug_prob",
-    "photo_share", "photo_epochs", "batch_size", "optimizer", "learning_rate", "weight_decay")))
-
-#: Muon's learning rate in units of AdamW's, which it then decays the weights as much as. Muon bears more.
+#: Muon tolerates a larger learning rate than AdamW. Weight decay is divided by the same factor, so both shrink weights
+#: equally per step.
 _MUON_FACTOR = 3.0
+
+#: Photos that join the renders of a step, as a fraction of the batch.
+_PHOTO_FRACTION = 0.25
+
+#: Fraction of the faces of a step that the misalignment head sees moved; the others lie as alignment put them.
+_MOVED_FRACTION = 0.75
+
+#: Rows that are predicted at a time.
+_BLOCK = 2048
 
 
 class Trainer:
-    """Everything of a stage-2 run that lasts from epoch to epoch. All faces live on the device."""
+    """A stage-2 run from epoch to epoch. All latents live on the device.
 
-    def __init__(self, config: Config, engine: Engine, faces: LatentSet) -> None:
-        self.config, self.settings, self.engine, self.faces = config, config.f2p, engine, faces
-        self.folder = config.run_folder / "f2p"
-        self.names, self.groups = [p.name for p in faces.parameters], [p.group for p in faces.parameters]
-        self.latent_dim = faces.latents.shape[1] // 2
-        seed_everything(config.run.seed)
-        self.model = build_regressor(config, self.latent_dim, len(self.names)).to(engine.device)
-        renders, photos = faces.of("train"), faces.of("photos")
-        self.renders, self.photos = len(renders), len(photos)   # in the order of the rows below
+    Args:
+        config: the experiment.
+        engine: device and precision.
+        table: latents and labels of all faces.
+        digests: what is learned from, by name; see `Stage.changes`.
+    """
+
+    def __init__(self, config: Config, engine: Engine, table: LatentTable, digests: dict[str, str]) -> None:
+        self.config, self.settings, self.engine, self.table = config, config.f2p, engine, table
+        self.stage, self.digests = Run.of(config).f2p, digests
+        self.names, self.groups = [p.name for p in table.parameters], [p.group for p in table.parameters]
+        self.kinds = [torch.tensor(kind, device=engine.device) for kind in indices_by_kind(table.parameters)]
+
+        # Training faces on the device: the renders' rows first, then the photos'.
+        renders, photos = table.of("train"), table.of("photos")
+        self.renders, self.photos = len(renders), len(photos)
         train = np.concatenate([renders, photos])
-        put = lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(engine.device)
-        self.latents, self.labels = put(faces.latents[train]), put(faces.labels[train])
-        # The variants' latents take as much memory again, and only aug_prob above 0 asks for them.
-        self.aug_latents = put(faces.aug_latents[train]) if self.settings.aug_prob else None
-        self.moved = self.aug_moved = None
-        if config.latents.moved:
-            self.moved, self.frames = put(faces.moved[train]), put(random_frames([faces.names[i] for i in train]))
-            self.aug_moved = put(faces.aug_moved[train]) if self.settings.aug_prob else None
-        self.mirrored = self.aug_mirrored = None
-        if config.latents.mirrored:
-            self.mirrored = put(faces.mirrored[train])
-            self.aug_mirrored = put(faces.aug_mirrored[train]) if self.settings.aug_prob else None
-        # What training reads, the best checkpoint is chosen by.
-        self.validates_variants = bool(self.settings.aug_prob and faces.has_aug[faces.of("val")].any())
-        self.model.fit_standardisation(*(part for part in (self.latents, self.aug_latents) if part is not None))
-        self.far = self.distance_of_far_faces()
-        with torch.no_grad():  # start from the mean face, which is what ignorance predicts
-            self.model.network[-1].bias.copy_(self.labels.mean(0))
-        kinds = [p.kind for p in faces.parameters]
-        self.kinds = [torch.tensor([i for i, k in enumerate(kinds) if k == kind], device=engine.device)
-                      for kind in dict.fromkeys(kinds)]
+        reads_variants = self.settings.variant_prob > 0
+        self.latents: dict[tuple[str, str], Tensor] = {}
+        for (source, view), rows in table.rows.items():
+            if source == "images" or reads_variants:
+                self.latents[source, view] = self.to_device(rows[train])
+        self.labels = self.to_device(table.labels[train])
+        self.misalignments = self.to_device(random_misalignments([table.names[i] for i in train]))
+
+        # The network, from the mean face on.
+        seed_everything(config.run.seed)
+        self.model = Regressor(table.latent_dim, len(self.names), config).to(engine.device)
+        self.model.standardiser.fit(*(rows for (_, view), rows in self.latents.items() if view == AS_IT_IS))
+        self.model.start_from(self.labels.mean(0))
+        self.ood_threshold = self.find_ood_threshold()
         self.optimizers = self.make_optimizers()
+
+        # Steps, and where the run stands.
         self.batch_size = min(self.settings.batch_size, self.renders)
-        self.photos_a_step = max(1, round(self.settings.photo_share * self.batch_size)) if self.photos else 0
-        self.steps_an_epoch = self.renders // self.batch_size
+        self.photos_per_step = max(1, round(_PHOTO_FRACTION * self.batch_size)) if self.photos else 0
+        self.steps_per_epoch = self.renders // self.batch_size
         self.epoch, self.best, self.seconds = 0, -math.inf, 0.0
 
-    def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """AdamW, "optimizer", for the weights; with f2p.optimizer = "muon" that, "muon", for those of the mixer's blocks.
+    @property
+    def scores_variants(self) -> bool:
+        """Whether the best checkpoint is chosen by variants too: what training reads, it is chosen by."""
+        has_variant = self.table.has_variant[self.table.of("val")]
+        return self.settings.variant_prob > 0 and bool(has_variant.any())
 
-        To orthogonalise the hidden layers' large matrices as well would take a CPU longer than everything else of a step.
+    @property
+    def learns_photos(self) -> bool:
+        """Whether the photos' parameters are learned in this epoch: in the last `f2p.photo_epochs`."""
+        return bool(self.photos) and self.epoch >= self.settings.epochs - self.settings.photo_epochs
+
+    def to_device(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.engine.device)
+
+    def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Optimizers by checkpoint key: "adamw" for most weights, and "muon" for the matrices of a mixer's blocks.
+
+        To orthogonalise the hidden layers' large matrices as well would take a CPU longer than everything else of a
+        step.
         """
-        settings, blocks = self.settings, nn.ModuleList()
-        if settings.optimizer == "muon":
-            mixer = self.model.network[0]
-            blocks = nn.ModuleList([mixer.across_places, mixer.across_channels])
-        theirs = {id(weight) for weight in blocks.parameters()}
-        found: dict[str, torch.optim.Optimizer] = {"optimizer": torch.optim.AdamW(
-            [weight for weight in self.model.parameters() if id(weight) not in theirs], settings.learning_rate,
-            weight_decay=settings.weight_decay, fused=self.engine.device.type in ("cpu", "cuda"))}
-        if theirs:
-            found["muon"] = Muon(blocks, _MUON_FACTOR * settings.learning_rate, settings.weight_decay / _MUON_FACTOR)
+        settings, mixer = self.settings, self.model.mixer
+        blocks = [] if mixer is None else list(mixer.blocks.parameters())
+        mixed = {id(weight) for weight in blocks}
+        others = [weight for weight in self.model.parameters() if id(weight) not in mixed]
+
+        found: dict[str, torch.optim.Optimizer] = {
+            "adamw": torch.optim.AdamW(others, settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+        }
+        if mixer is not None:
+            rate, decay = _MUON_FACTOR * settings.learning_rate, settings.weight_decay / _MUON_FACTOR
+            found["muon"] = Muon(mixer.blocks, rate, decay)
         return found
 
     # --- state ------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        return {"config": self.config.as_dict(), "model": self.model.state_dict(),
-                **{name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-                "scheduler": {"step": self.epoch * self.steps_an_epoch}, "epoch": self.epoch,
-                "random": {"seed": self.config.run.seed, "epoch": self.epoch}, "best": self.best, "seconds": self.seconds,
-                "encoder": self.faces.meta["fingerprint"], "latent_dim": self.latent_dim,
-                "parameters": [list(p) for p in self.faces.parameters], "faces": len(self.labels), "far": self.far,
-                "creator": creator_version(Path(self.config.data.root))}
+        """The content of a checkpoint."""
+        return {
+            "config": self.config.as_dict(),
+            "digests": self.digests,
+            "model": self.model.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "epoch": self.epoch,
+            "best": self.best,
+            "seconds": self.seconds,
+            "latent_dim": self.table.latent_dim,
+            "parameters": [list(p) for p in self.table.parameters],
+            "ood_threshold": self.ood_threshold,
+            "creator": (self.table.meta["creator"] or {}).get("creator"),
+        }
 
-    def resume(self, content: dict[str, Any], path: Path) -> None:
-        changed = differences(content["config"], self.config, _FIXED)
-        if content["encoder"] != self.faces.meta["fingerprint"]:
-            changed.append("the VAE: the latents come from another encoder now")
-        if content["faces"] != len(self.labels):
-            changed.append(f"training faces: were {content['faces']}, now {len(self.labels)}")
-        if content["parameters"] != [list(p) for p in self.faces.parameters]:
-            changed.append("the parameter table")
-        if content["creator"] != creator_version(Path(self.config.data.root)):
-            changed.append("the version of the creator")
-        if changed:
-            raise UserError(f"{path} was trained with something else ({'; '.join(changed)}). Put it back, choose another "
-                            "run.name, or start over with --restart")
+    def resume(self, found: Checkpoint) -> None:
+        """Go on from a checkpoint. Raises UserError where it was trained with something else."""
+        content, path = found
+        self.stage.refuse_changes(found, self.config, self.digests)
         checkpoint.restore(self.model, content["model"], path)
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(content[name])
+            optimizer.load_state_dict(content["optimizers"][name])
         self.epoch, self.best, self.seconds = content["epoch"], content["best"], content["seconds"]
 
     # --- training ---------------------------------------------------------------------------------
 
     def run(self, writer: SummaryWriter, stop: StopRequest) -> None:
+        """Train to the last epoch, evaluating and saving after each."""
         with progress(total=self.settings.epochs, initial=self.epoch, unit="epoch", desc="training") as bar:
             while self.epoch < self.settings.epochs:
                 if self.photos and self.epoch == self.settings.epochs - self.settings.photo_epochs:
                     self.best = -math.inf  # the best of the run knows photos
+
+                # Train.
                 started = time.monotonic()
-                train_loss = self.train_epoch()
+                loss = self.train_epoch()
                 self.epoch += 1
                 self.seconds += time.monotonic() - started
+
+                # Evaluate.
                 val = {"val": self.evaluate("val")}
-                if self.validates_variants:
-                    val["val_aug_images"] = self.evaluate("val", aug=True)
-                self.log(writer, train_loss, val)
+                if self.scores_variants:
+                    val["val_aug_images"] = self.evaluate("val", source="aug_images")
+                self.log(writer, loss, val)
                 bar.update()
-                bar.set_postfix(loss=f"{train_loss:.5f}", **{f"{name}_r2": _number(metrics["r2"]) for name, metrics in val.items()})
-                score = np.mean([metrics["r2"] if metrics["r2"] is not None else -metrics["mae"] for metrics in val.values()]).item()
-                if score > self.best:
-                    self.best = score
-                    checkpoint.save(self.folder / "checkpoints" / "best.pt", "f2p", self.state())
-                checkpoint.save(self.folder / "checkpoints" / "last.pt", "f2p", self.state())
+                bar.set_postfix({"loss": f"{loss:.5f}", **{f"{n}_r2": f"{m['r2']:.4f}" for n, m in val.items()}})
+
+                # Save; leave when asked.
+                if score(val) > self.best:
+                    self.best = score(val)
+                    self.stage.save("best", self.state())
+                self.stage.save("last", self.state())
                 if stop.requested and self.epoch < self.settings.epochs:
                     stop.leave(f"the end of epoch {self.epoch}")
 
     def train_epoch(self) -> float:
-        """One pass over the training renders, photos beside them; the mean loss. All chance follows from seed and epoch.
+        """One pass over the training renders, photos beside them; the mean loss per step.
 
-        Of photos it is learned all along how they lie in their frames, and in the last epochs their parameters.
+        All chance follows from seed and epoch. Raises UserError where the loss is not finite.
         """
-        settings, device = self.settings, self.engine.device
         self.model.train()
-        torch.manual_seed(self.config.run.seed * 1_000_003 + self.epoch)  # dropout, noise, variants, order
-        last = self.photos and self.epoch >= settings.epochs - settings.photo_epochs
-        parts = [self.batch_size, self.photos_a_step] if last else [self.batch_size]
-        order = torch.randperm(self.renders, device=device)
-        losses = torch.zeros((), device=device)
-        for step in range(self.steps_an_epoch):
-            rate = 0.5 * (1 + math.cos(math.pi * (self.epoch * self.steps_an_epoch + step) / (self.steps_an_epoch * settings.epochs)))
-            for optimizer in self.optimizers.values():
-                for group in optimizer.param_groups:
-                    group["lr"] = optimizer.defaults["lr"] * rate
-            rows = order[step * self.batch_size:(step + 1) * self.batch_size]
-            if self.photos:
-                rows = torch.cat([rows, torch.randint(self.renders, self.renders + self.photos, (self.photos_a_step,), device=device)])
-            latents, labels = self.draw_latents(rows, self.latents, self.aug_latents), self.labels.index_select(0, rows)
-            if self.mirrored is not None:
-                mirrored = torch.rand(len(rows), 1, device=device) < 0.5
-                latents = torch.where(mirrored, self.draw_latents(rows, self.mirrored, self.aug_mirrored), latents)
-            with self.engine.autocast():
-                predicted = self.model(latents[:sum(parts)])
-            # Renders and photos count alike, however few photos a step has.
-            loss = sum(map(self.loss, predicted.float().split(parts), labels[:sum(parts)].split(parts)))
-            if self.moved is not None:
-                loss = loss + self.frame_loss(rows, latents)
-            self.model.zero_grad(set_to_none=True)
-            loss.backward()
-            for optimizer in self.optimizers.values():
-                optimizer.step()
-            losses += loss.detach()
-        mean = losses.item() / self.steps_an_epoch
+        torch.manual_seed(self.config.run.seed * 1_000_003 + self.epoch)  # order, views, variants, noise
+        order = torch.randperm(self.renders, device=self.engine.device)
+        total = torch.zeros((), device=self.engine.device)
+        for step in range(self.steps_per_epoch):
+            self.set_learning_rate(step)
+            total += self.train_step(self.sample_rows(order, step))
+        mean = total.item() / self.steps_per_epoch
         if not math.isfinite(mean):
-            raise UserError(f"the loss of epoch {self.epoch + 1} is {mean}; training stopped, the last checkpoint stands. "
-                            "A lower f2p.learning_rate usually helps")
+            raise UserError(
+                f"the loss of epoch {self.epoch + 1} is {mean}; training stopped, the last checkpoint stands. "
+                "A lower f2p.learning_rate usually helps"
+            )
         return mean
 
-    def draw_latents(self, rows: Tensor, renders: Tensor, variants: Tensor | None) -> Tensor:
-        """Latents (B, 2·D) of faces: now and then the variant's, mu moved within its posterior."""
+    def set_learning_rate(self, step: int) -> None:
+        """A cosine from the optimizers' own rates to 0 over the whole run."""
+        done = self.epoch * self.steps_per_epoch + step
+        decay = cosine_decay(done / (self.steps_per_epoch * self.settings.epochs))
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = optimizer.defaults["lr"] * decay
+
+    def sample_rows(self, order: Tensor, step: int) -> Tensor:
+        """Rows (B,) of a step's faces: the renders whose turn it is in `order`, then some photos at random."""
+        rows = order[step * self.batch_size : (step + 1) * self.batch_size]
+        if not self.photos:
+            return rows
+        end = self.renders + self.photos
+        photos = torch.randint(self.renders, end, (self.photos_per_step,), device=rows.device)
+        return torch.cat([rows, photos])
+
+    def train_step(self, rows: Tensor) -> Tensor:
+        """One step of the optimizers on faces (B,); the loss, a scalar."""
+        # Draw the latents: of the face, or in half of the cases of its mirror image.
+        latents = self.sample_latents(rows, AS_IT_IS)
+        if self.config.latents.mirrored:
+            is_mirrored = torch.rand(len(rows), 1, device=rows.device) < 0.5
+            latents = torch.where(is_mirrored, self.sample_latents(rows, MIRRORED), latents)
+
+        # Parameters. Photos always train the misalignment head; their parameters are trained only at the end.
+        sizes = [self.batch_size, self.photos_per_step] if self.learns_photos else [self.batch_size]
+        learned = sum(sizes)
+        with self.engine.autocast():
+            predicted = self.model(latents[:learned]).float()
+        truth = self.labels.index_select(0, rows[:learned])
+        loss = torch.zeros((), device=rows.device)
+        for part, expected in zip(predicted.split(sizes), truth.split(sizes), strict=True):
+            loss = loss + self.parameter_loss(part, expected)  # photos count as much as renders, however few
+
+        # Misalignment.
+        if self.model.misalignment is not None:
+            loss = loss + self.misalignment_loss(rows, latents)
+
+        # Backward.
+        self.model.zero_grad(set_to_none=True)
+        loss.backward()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        return loss.detach()
+
+    def sample_latents(self, rows: Tensor, view: str) -> Tensor:
+        """Latents (B, 2·D) of faces (B,) in a view.
+
+        With probability `f2p.variant_prob` they are the variant's instead of the render's. Then posterior noise is
+        added to mu.
+        """
         settings = self.settings
-        latents = renders.index_select(0, rows)  # faster than indexing
-        if variants is not None:
-            variant = torch.rand(len(rows), 1, device=rows.device) < settings.aug_prob
-            latents = torch.where(variant, variants.index_select(0, rows), latents)
+        latents = self.latents["images", view].index_select(0, rows)  # faster than indexing
+        if ("aug_images", view) in self.latents:
+            is_variant = torch.rand(len(rows), 1, device=rows.device) < settings.variant_prob
+            latents = torch.where(is_variant, self.latents["aug_images", view].index_select(0, rows), latents)
         if settings.posterior_noise:
             mu, logvar = latents.chunk(2, 1)
             mu = mu + settings.posterior_noise * torch.exp(0.5 * logvar) * torch.randn_like(mu)
             latents = torch.cat([mu, logvar], 1)
         return latents
 
-    def frame_loss(self, rows: Tensor, in_place: Tensor) -> Tensor:
-        """Mean squared error of how faces lie in their frames: moved ones, and one in four as it is."""
-        moved = torch.rand(len(rows), 1, device=rows.device) < 0.75
-        latents = torch.where(moved, self.draw_latents(rows, self.moved, self.aug_moved), in_place)
-        with self.engine.autocast():
-            found = self.model.frame_of(latents)
-        return (found.float() - self.frames.index_select(0, rows) * moved).square().mean()
-
-    def loss(self, predicted: Tensor, truth: Tensor) -> Tensor:
-        """Sum over the kinds of parameters (sliders, bones) of their mean squared errors."""
+    def parameter_loss(self, predicted: Tensor, truth: Tensor) -> Tensor:
+        """Sum over the kinds of parameters (sliders, bones) of their mean squared errors; both (B, P)."""
         square = (predicted - truth).square()
-        return sum(square[:, kind].mean() for kind in self.kinds)
+        total = torch.zeros((), device=square.device)
+        for kind in self.kinds:
+            total = total + square[:, kind].mean()
+        return total
+
+    def misalignment_loss(self, rows: Tensor, well_aligned: Tensor) -> Tensor:
+        """Mean squared error of the misalignment, on moved faces (three of four) and on well-aligned ones (target 0).
+
+        Args:
+            rows: (B,) faces.
+            well_aligned: latents (B, 2·D) of these faces as alignment put them.
+        """
+        is_moved = torch.rand(len(rows), 1, device=rows.device) < _MOVED_FRACTION
+        latents = torch.where(is_moved, self.sample_latents(rows, MOVED), well_aligned)
+        with self.engine.autocast():
+            found = self.model.misalignment_of(latents).float()
+        truth = self.misalignments.index_select(0, rows) * is_moved
+        return (found - truth).square().mean()
 
     # --- evaluation -------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def predict(self, *views: np.ndarray) -> np.ndarray:
-        """Parameters (N, P) of latents (N, 2·D), clipped to [0, 1] as they would be used; of several views of the faces their mean."""
+    def predict(self, rows: np.ndarray, source: str = "images") -> np.ndarray:
+        """Parameters (N, P) of faces (N,), clipped to [0, 1] as they would be used.
+
+        With `latents.mirrored` they are the mean of the face's and of its mirror image's.
+
+        Args:
+            rows: of the table.
+            source: "images", or "aug_images" for the variants.
+        """
         self.model.eval()
-        block = lambda view, i: torch.from_numpy(view[i:i + 2048]).to(self.engine.device)
-        parts = [(sum(self.model(block(view, i)) for view in views) / len(views)).clamp(0, 1).cpu().numpy()
-                 for i in range(0, len(views[0]), 2048)]
-        return np.concatenate(parts)
+        views = [AS_IT_IS, MIRRORED] if self.config.latents.mirrored else [AS_IT_IS]
+        blocks = []
+        for first in range(0, len(rows), _BLOCK):
+            block = rows[first : first + _BLOCK]
+            predicted = [self.model(self.to_device(self.table.rows[source, view][block])) for view in views]
+            mean = torch.stack(predicted).sum(0) / len(views)
+            blocks.append(mean.clamp(0, 1).cpu().numpy())
+        return np.concatenate(blocks)
 
-    def distance_of_far_faces(self) -> float:
-        """The latent distance that 1 % of the validation faces exceed, or of the photos; a face beyond it is unlike those of training."""
-        rows = self.faces.of("val")
-        latents = self.faces.latents[rows]
-        if self.aug_latents is not None:
-            latents = np.concatenate([latents, self.faces.aug_latents[rows]])
-        exceeded = lambda part: float(np.quantile(self.model.distance(torch.from_numpy(part).to(self.engine.device)).cpu().numpy(), 0.99))
-        return max(exceeded(latents), exceeded(self.faces.latents[self.faces.of("photos")])) if self.photos else exceeded(latents)
+    def evaluate(self, split: str, source: str = "images") -> dict[str, Any]:
+        """Metrics over the faces of a split; with source "aug_images" over their variants."""
+        rows = self.table.of(split)
+        if source == "aug_images":
+            rows = rows[self.table.has_variant[rows]]
+        return self.metrics(rows, self.predict(rows, source))
 
-    def evaluate(self, split: str, aug: bool = False) -> dict[str, Any]:
-        rows = self.faces.of(split)
-        if aug:
-            rows = rows[self.faces.has_aug[rows]]
-        return parameter_metrics(self.faces.labels[rows], self.predict(*self.views(rows, aug)), self.names, self.groups)
+    def metrics(self, rows: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+        """Metrics of predicted parameters (N, P) of faces (N,)."""
+        return parameter_metrics(self.table.labels[rows], predicted, names=self.names, groups=self.groups)
 
-    def views(self, rows: np.ndarray, aug: bool = False) -> list[np.ndarray]:
-        """What faces are predicted from: their latents or their variants', and with latents.mirrored those of their mirror images."""
-        faces = self.faces
-        views = (faces.aug_latents, faces.aug_mirrored) if aug else (faces.latents, faces.mirrored)
-        return [view[rows] for view in views if view is not None]
+    @torch.inference_mode()
+    def find_ood_threshold(self) -> float:
+        """The 99th percentile of distance over validation faces, or over photos if that is larger."""
+        table, val = self.table, self.table.of("val")
+        sets = [np.concatenate([rows[val] for (s, v), rows in table.rows.items() if v == AS_IT_IS and self.reads(s)])]
+        if self.photos:
+            sets.append(table.rows["images", AS_IT_IS][table.of("photos")])
+        distances = [self.model.standardiser.distance(self.to_device(latents)).cpu().numpy() for latents in sets]
+        return max(float(np.quantile(of_set, 0.99)) for of_set in distances)
 
-    def log(self, writer: SummaryWriter, train_loss: float, val: dict[str, dict[str, Any]]) -> None:
-        writer.add_scalar("train/loss", train_loss, self.epoch)
-        writer.add_scalar("train/learning_rate", self.optimizers["optimizer"].param_groups[0]["lr"], self.epoch)
+    def reads(self, source: str) -> bool:
+        """Whether training reads the latents of a source."""
+        return (source, AS_IT_IS) in self.latents
+
+    def log(self, writer: SummaryWriter, loss: float, val: dict[str, dict[str, Any]]) -> None:
+        """Show an epoch in TensorBoard; what is not defined (a constant parameter's R²) is left out."""
+        values = {"train/loss": loss, "train/learning_rate": self.optimizers["adamw"].param_groups[0]["lr"]}
         for name, metrics in val.items():
             for key in ("r2", "mae", "cosine_similarity", "distance"):
-                if metrics[key] is not None:
-                    writer.add_scalar(f"{name}/{key}", metrics[key], self.epoch)
-        for group, values in val["val"]["groups"].items():
-            for key, value in values.items():
-                if value is not None:
-                    writer.add_scalar(f"val_{key}_by_group/{group}", value, self.epoch)
+                values[f"{name}/{key}"] = metrics[key]
+        for group, metrics in val["val"]["groups"].items():
+            for key, value in metrics.items():
+                values[f"val_{key}_by_group/{group}"] = value
+        for name, value in values.items():
+            if not math.isnan(value):
+                writer.add_scalar(name, value, self.epoch)
         writer.flush()
 
 
-def baselines(faces: LatentSet, names: list[str], groups: list[str]) -> tuple[dict[str, Any], float]:
-    """On test faces: the training mean, and ridge regression on the same latents with its strength chosen on val."""
-    train, val, test = (faces.of(split) for split in ("train", "val", "test"))
-    truth = faces.labels[test]
-    mean = np.broadcast_to(faces.labels[train].mean(0), truth.shape)
-    weights, bias, strength = ridge((faces.latents[train], faces.labels[train]), (faces.latents[val], faces.labels[val]))
-    linear = np.clip(faces.latents[test] @ weights + bias, 0, 1)
-    return {"mean": parameter_metrics(truth, mean, names, groups), "ridge": parameter_metrics(truth, linear, names, groups)}, strength
+def score(val: dict[str, dict[str, Any]]) -> float:
+    """What the best checkpoint is chosen by: mean R², or minus the error where no parameter varies."""
+    scores = []
+    for metrics in val.values():
+        scores.append(-metrics["mae"] if math.isnan(metrics["r2"]) else metrics["r2"])
+    return float(np.mean(scores))
 
 
-def report(trainer: Trainer, config: Config) -> None:
+def indices_by_kind(parameters: list[Parameter]) -> list[list[int]]:
+    """Indices of the parameters of each kind, kinds in the order of the table."""
+    kinds: dict[str, list[int]] = {}
+    for i, parameter in enumerate(parameters):
+        kinds.setdefault(parameter.kind, []).append(i)
+    return list(kinds.values())
+
+
+def baselines(trainer: Trainer) -> tuple[dict[str, Any], float]:
+    """Metrics on test faces of the training mean and of ridge regression on the same latents, and ridge's strength.
+
+    The strength is chosen on `val`.
+    """
+    table, latents = trainer.table, trainer.table.rows["images", AS_IT_IS]
+    train, val, test = (table.of(split) for split in ("train", "val", "test"))
+    mean = np.broadcast_to(table.labels[train].mean(0), (len(test), len(trainer.names)))
+    weights, bias, strength = ridge((latents[train], table.labels[train]), (latents[val], table.labels[val]))
+    linear = np.clip(latents[test] @ weights + bias, 0, 1)
+    return {"mean": trainer.metrics(test, mean), "ridge": trainer.metrics(test, linear)}, strength
+
+
+def write_results(trainer: Trainer) -> None:
     """Measure the best checkpoint, write metrics.json and report.png, print what a person asks first."""
-    best = trainer.folder / "checkpoints" / "best.pt"
-    content = checkpoint.load(best, "f2p")
-    checkpoint.restore(trainer.model, content["model"], best)
-    faces = trainer.faces
-    val, test = trainer.evaluate("val"), trainer.evaluate("test")
-    reference, strength = baselines(faces, trainer.names, trainer.groups)
-    rows = faces.of("test")
-    extra: dict[str, Any] = {}
-    if faces.has_aug[rows].any():
-        extra["test_aug_images"] = trainer.evaluate("test", aug=True)
-    mu, logvar = np.split(faces.latents[rows].astype(np.float64), 2, 1)
-    run = {"config": config.as_dict(), "creator": creator_version(Path(config.data.root)), "best_epoch": content["epoch"],
-           "vae_fingerprint": faces.meta["fingerprint"], "checkpoints": {
-               "vae": (config.run_folder / "vae" / "checkpoints" / "best.pt").as_posix(), "f2p": best.as_posix()},
-           "faces": {split: len(faces.of(split)) for split in ("train", "val", "test", "photos")}, "ridge_strength": strength,
-           "kl_per_face": float((0.5 * (mu ** 2 + np.exp(logvar) - 1 - logvar)).sum(1).mean()),
-           "active_units": active_units(mu), "seconds": round(trainer.seconds, 2)}
-    write_json(trainer.folder / "metrics.json", {"val": val, "test": test, "baselines": reference, **extra, "run": run})
-    predicted = trainer.predict(*trainer.views(rows))
-    write_picture(trainer.folder / "report.png", recovery_report(
-        test, reference, faces.labels[rows], predicted, trainer.names, trainer.groups,
-        f"{config.run.name}: mean R² {_number(test['r2'])} on {len(rows)} test faces (ridge {_number(reference['ridge']['r2'])})"))
-    print(f"\ntest faces                  R²      MAE     cosine  distance")
-    lines = [("MLP", test), ("ridge on the same latents", reference["ridge"]), ("training mean", reference["mean"])]
-    if extra:
-        lines.append(("MLP on photo-like variants", extra["test_aug_images"]))
-    for title, m in lines:
-        print(f"{title:26s}  {_number(m['r2']):6s}  {m['mae']:.4f}  {m['cosine_similarity']:.4f}  {m['distance']:.4f}")
-    print(f"{trainer.folder / 'metrics.json'}\n{trainer.folder / 'report.png'}\nnext: python predict.py PHOTO --run {config.run_folder}")
+    # Measure.
+    content, path = trainer.stage.load_best()
+    checkpoint.restore(trainer.model, content["model"], path)
+    table, test = trainer.table, trainer.table.of("test")
+    predicted = trainer.predict(test)
+    found = {"val": trainer.evaluate("val"), "test": trainer.metrics(test, predicted)}
+    if table.has_variant[test].any():
+        found["test_aug_images"] = trainer.evaluate("test", source="aug_images")
+    reference, strength = baselines(trainer)
+
+    # Write.
+    run = describe_run(trainer) | {"best_epoch": content["epoch"], "ridge_strength": strength}
+    write_json(trainer.stage.metrics, found | {"baselines": reference, "run": run})
+    recovery = Recovery(found["test"], reference["ridge"], table.labels[test], predicted, trainer.names, trainer.groups)
+    title = (
+        f"{trainer.config.run.name}: mean R² {found['test']['r2']:.4f} on {len(test)} test faces "
+        f"(ridge {reference['ridge']['r2']:.4f})"
+    )
+    write_picture(trainer.stage.report, recovery_report(recovery, title))
+    print_results(found, reference)
+    folder = Run.of(trainer.config).folder
+    print(f"{trainer.stage.metrics}\n{trainer.stage.report}\nnext: python predict.py PHOTO --run {folder}")
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def describe_run(trainer: Trainer) -> dict[str, Any]:
+    """The "run" of metrics.json: what the figures were made of."""
+    table, run = trainer.table, Run.of(trainer.config)
+    latents = table.rows["images", AS_IT_IS][table.of("test")].astype(np.float64)
+    mu, logvar = np.split(latents, 2, axis=1)
+    return {
+        "config": trainer.config.as_dict(),
+        "creator": trainer.state()["creator"],
+        "vae_fingerprint": table.meta["fingerprint"],
+        "checkpoints": {"vae": run.vae.best.as_posix(), "f2p": run.f2p.best.as_posix()},
+        "faces": {split: len(table.of(split)) for split in ("train", "val", "test", "photos")},
+        "kl_per_face": float((0.5 * (mu**2 + np.exp(logvar) - 1 - logvar)).sum(1).mean()),
+        "active_units": active_units(mu),
+        "seconds": round(trainer.seconds, 2),
+    }
 
 
-def main() -> None:
-    config, options = parse_arguments(__doc__)
-    if not config.data.root:
-        raise UserError("data.root is empty: stage 2 needs a data set with labels. Set data.root")
+def print_results(found: dict[str, dict[str, Any]], reference: dict[str, dict[str, Any]]) -> None:
+    """The metrics of the test faces beside those of the baselines."""
+    rows = {"MLP": found["test"], "ridge on the same latents": reference["ridge"], "training mean": reference["mean"]}
+    if "test_aug_images" in found:
+        rows["MLP on photo-like variants"] = found["test_aug_images"]
+    print("\ntest faces                      R²      MAE     cosine  distance")
+    for title, m in rows.items():
+        print(f"{title:28s}  {m['r2']:7.4f}  {m['mae']:.4f}  {m['cosine_similarity']:.4f}  {m['distance']:.4f}")
+
+
+def check_table(table: LatentTable) -> None:
+    """Say which parameters cannot be learned. Raises UserError where a split has too few faces."""
+    for split in ("train", "val", "test"):
+        if len(table.of(split)) < 2:
+            raise UserError(
+                f"{len(table.of(split))} of {len(table.names)} faces belong to split {split!r}; at least 2 are needed: "
+                "add faces or change the split files"
+            )
+    spread = np.ptp(table.labels[table.of("train")], axis=0)
+    constant = [p.name for p, width in zip(table.parameters, spread, strict=True) if width == 0]
+    if constant:
+        print(
+            f"{len(constant)} parameters have the same value in all training faces and cannot be learned: "
+            f"{', '.join(constant)}"
+        )
+
+
+def start_alone(config: Config) -> Engine:
+    """Device and precision of one process. Raises UserError where several were started."""
     engine = start_engine(config.run)
     if engine.world > 1:
         raise UserError("stage 2 takes seconds to minutes and runs in one process; start it with python, not torchrun")
     if engine.dtype == torch.float16:  # its gradients would have to be scaled, and stage 2 is small
-        engine = engine._replace(dtype=torch.float32)
-    folder = config.run_folder / "f2p"
-    with hold(folder, "f2p_trainer.py"):
-        found = None if options.restart else checkpoint.load_newest(folder / "checkpoints", "f2p")
-        encoder_fingerprint = load_encoder(config)[2]
-        if found and found[0]["epoch"] >= config.f2p.epochs and (folder / "metrics.json").exists() \
-                and found[0]["encoder"] == encoder_fingerprint and not differences(found[0]["config"], config, _FIXED):
-            print(f"{folder} is finished: {found[0]['epoch']} epochs. Raise f2p.epochs to go on, or use --restart to start over.")
+        return engine._replace(dtype=torch.float32)
+    return engine
+
+
+def main() -> None:
+    # Parse.
+    config, options = parse_arguments(__doc__)
+    if not config.data.root:
+        raise UserError("data.root is empty: stage 2 needs a data set with labels. Set data.root")
+    engine = start_alone(config)
+    run = Run.of(config)
+    with run.f2p.lock("f2p_trainer.py"):
+        # Look for an earlier run.
+        found = None if options.restart else run.f2p.newest()
+        fingerprint = checkpoint.fingerprint(load_encoder(config)[0])
+        digests = {"the encoder": fingerprint, **digests_of_labels(config)}
+        if found and run.f2p.is_finished(found, config.f2p.epochs):
+            run.f2p.refuse_changes(found, config, found.content["digests"] | digests)
+            print(
+                f"{run.f2p.folder} is finished: {found.content['epoch']} epochs. "
+                "Raise f2p.epochs to go on, or use --restart to start over."
+            )
             return
-        sweep_temporaries(folder / "checkpoints")
-        announce(config, "f2p_trainer.py")
-        faces = read_latent_set(config.run_folder / "latents", Path(config.data.root), encoder_fingerprint,
-                                config.data.max_unreadable, config.run_folder / "unmatched.txt", config.latents.moved, config.latents.mirrored,
-                                Path(config.data.photos) if config.data.photos else None)
-        for split in ("train", "val", "test"):
-            if len(faces.of(split)) < 2:
-                raise UserError(f"{len(faces.of(split))} of {len(faces.names)} faces belong to split {split!r}; at least 2 are "
-                                "needed: add faces or change the split files")
-        constant = [p.name for p, spread in zip(faces.parameters, np.ptp(faces.labels[faces.of("train")], axis=0)) if spread == 0]
-        if constant:
-            print(f"{len(constant)} parameters have the same value in all training faces and cannot be learned: {', '.join(constant)}")
-        trainer = Trainer(config, engine, faces)
+
+        # Build.
+        run.f2p.sweep()
+        run.describe(config, "f2p_trainer.py")
+        table = read_table(config, fingerprint)
+        check_table(table)
+        trainer = Trainer(config, engine, table, digests | {"the faces": table.digest})
         if found:
-            trainer.resume(*found)
-            print(f"Going on from {found[1]}: epoch {trainer.epoch + 1}.")
-        if options.restart:
-            put_aside(folder / "tensorboard")
-        writer = SummaryWriter(folder / "tensorboard", purge_step=trainer.epoch + 1)
+            trainer.resume(found)
+            print(f"Going on from {found.path}: epoch {trainer.epoch + 1}.")
+        writer = run.f2p.start_writing(trainer.epoch + 1, options.restart)
+
+        # Loop, report.
         trainer.run(writer, StopRequest())
         writer.close()
-        report(trainer, config)
+        write_results(trainer)
 
 
 if __name__ == "__main__":

@@ -1,303 +1,383 @@
 """How much of a person a predicted character keeps: facial ratios of real photos against those of the characters.
 
-    python -m benchmarks.photos --photos DIR --known FOLDER --aligned ALIGNED [--fold K]    a data set of people to train on
-    python -m benchmarks.photos --photos DIR --run RUN… [--aligned ALIGNED] [--fold K] [--json FILE]   measures on the other people
+    python -m benchmarks.photos --photos DIR --run RUN… [--fold K] [--aligned ALIGNED] [--json FILE]
 
-DIR holds images/ and landmarks.csv: name, person, x0, y0 … of 68 iBUG points. People are held out by name: one
-of five by SHA-256, which are five folds; fold 0 where no other is named. Five runs, trained on the data sets of
-folds 0 to 4 and given in this order, measure all people, each by the run that knows nothing of them. ALIGNED is
-what face_alignment.py made of DIR/images. FOLDER becomes a data set of the other people's faces, those that are
-turned a little at most with the sliders fitted to their landmarks. Set data.photos to it, and stage 1 learns the
-pictures, stage 2 the sliders; or name FOLDER/images in data.folders, and stage 1 alone knows photos, of other
-people than are measured. Measured are frontal frames that `predict.py` finds a face in (the largest), each person's averaged.
+Reads DIR/images and DIR/landmarks.csv: name, person, x0, y0 … x67, y67, of 68 landmarks (iBUG order). Measured are the
+frontal frames in which a face is found (the largest); the frames of a person are averaged.
 
-For each ratio: Spearman's ρ over people between photo and predicted character, its 95 % interval by bootstrap
-over people, the ρ that 95 % of random pairings stay below, and as ceiling the ρ of characters whose sliders were
-fitted to the photo's landmarks themselves. Fits take the average of the people not held out for the average character.
-Of the ratios' median the interval too, from people drawn for all ratios together. "halves" is how far the photos'
-own landmarks agree: the ρ over people between the means of one half of their frames and of the other, where five
-people or more have two. With ALIGNED also what pictures tell who learned from as many people: the ρ of ratios that
-ridge regression, learned from the people not held out, reads off the aligned photos' gradients, with no game between.
+Whom: people are held out by name in five folds. `python -m games fit --fold K` writes the other people's photos for a
+run to learn from, and that run is measured on the people of fold K, of whom it knows nothing. Five runs, given in the
+order of the folds 0 to 4, measure all people.
+
+What, for each of twelve ratios and for their median:
+    rho       Spearman's ρ over people, between the photos and the predicted characters; ties share their mean rank
+    interval  its 95 % interval, by bootstrap over people; for the median, people are drawn for all ratios together
+    chance    the ρ that 95 % of random pairings stay below
+    halves    ρ between one half of everybody's frames and the other: how far the photos' own landmarks agree
+              (measured where five people or more have two frames)
+    ceiling   ρ of characters whose parameters were fitted to the photos' landmarks themselves; the average of the
+              people not held out is taken for the average character
+    direct    with --aligned (what face_alignment.py made of DIR/images): ρ of ratios that ridge regression, learned
+              from the people not held out, reads off the gradients of the aligned photos, with no game between
 """
 
 import argparse
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from scipy.stats import rankdata
 
-from benchmarks.alignment import read_annotations
-from datasets.creator import NAMES
-from datasets.creator.fit import Fitter, in_frame, write_photos
 from datasets.pictures import decode
-from models.mtcnn import FaceDetector
-from predict import Predictor
+from games.fit import fitter_for
+from games.game import EmbeddedGame
+from games.people import FOLDS, LEARNED, Frame, fold_of, frontal_of, ratios, read_frames
+from models.predictor import NoFace, Predictor
 from utils.errors import UserError, run_script
 from utils.files import write_json
 from utils.metrics import ridge
-from utils.pictures import UnreadablePicture, find_pictures, read_rgb
+from utils.pictures import UnreadablePicture, read_rgb
 from utils.progress import progress
 
+#: Draws of the bootstrap, and random pairings.
 _DRAWS = 2000
 
 #: How often people's frames are parted at random for `halves`.
 _PARTINGS = 200
 
-FOLDS = 5
+#: With fewer people than this there is nothing to correlate.
+_FEWEST = 5
 
-#: How far the nose tip of a face that is measured may lie from the middle between jaw points 0 and 16, in their distance.
-_FRONTAL = 0.08
+#: Side of the aligned faces whose gradients are read, pixels.
+_GRADIENTS_SIZE = 128
 
-#: And that of a face that is learned from. Twice as many frames teach more than their foreshortening misleads.
-_LEARNED = 0.16
-
-
-class Frame(NamedTuple):
-    path: Path
-    person: str
-    landmarks: np.ndarray   #: (68, 2) in the picture's pixels
+#: Reads the parameters (P,) of the largest face off a photo (H, W, 3) uint8; None where there is no face.
+Reader = Callable[[np.ndarray], np.ndarray | None]
 
 
-def ratios(landmarks: np.ndarray) -> dict[str, np.ndarray]:
-    """Scale-free ratios (N,) of 68 iBUG landmarks (N, 68, 2), points counted from 0."""
-    def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.linalg.norm(a - b, axis=-1)
-
-    def p(i: int) -> np.ndarray:
-        return landmarks[:, i]
-
-    def middle(*points: int) -> np.ndarray:
-        return landmarks[:, list(points)].mean(1)
-
-    width = distance(p(0), p(16))
-    eyes = distance(p(36), p(39)) + distance(p(42), p(45))
-    lids = sum(distance(p(a), p(b)) for a, b in ((37, 41), (38, 40), (43, 47), (44, 46)))
-    brows = (distance(middle(*range(17, 22)), middle(36, 39)) + distance(middle(*range(22, 27)), middle(42, 45))) / 2
-    return {"face height": distance(middle(19, 24), p(8)) / width, "jaw": distance(p(4), p(12)) / width,
-            "chin": distance(p(6), p(10)) / width, "lower face": distance(p(33), p(8)) / distance(p(27), p(8)),
-            "eye spacing": distance(middle(36, 39), middle(42, 45)) / width, "eye width": eyes / (2 * width),
-            "eye opening": lids / (2 * eyes), "brow height": brows / width, "nose length": distance(p(27), p(33)) / width,
-            "nose width": distance(p(31), p(35)) / width, "mouth width": distance(p(48), p(54)) / width,
-            "lip height": distance(p(51), p(57)) / distance(p(48), p(54))}
-
-
-def is_frontal(landmarks: np.ndarray, most: float = _FRONTAL) -> np.ndarray:
-    """(N,) bool: the nose tip lies at most `most` off the middle of the way from jaw point 0 to 16."""
-    across = landmarks[:, 16] - landmarks[:, 0]
-    share = ((landmarks[:, 30] - landmarks[:, 0]) * across).sum(-1) / np.square(across).sum(-1)
-    return np.abs(share - 0.5) <= most
-
-
-def fold_of(person: str) -> int:
-    """Which fold a person is held out in, 0 to 4."""
-    return int.from_bytes(hashlib.sha256(person.encode()).digest()[:8], "big") % FOLDS
+# --- rank statistics --------------------------------------------------------------------------------
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Spearman's ρ along the last axis: Pearson's correlation of ranks (ties in the order that they come)."""
-    ranks = [np.argsort(np.argsort(x, -1), -1).astype(float) for x in (a, b)]
-    x, y = (r - r.mean(-1, keepdims=True) for r in ranks)
+    """Spearman's ρ along the last axis: Pearson's correlation of ranks. Ties share their mean rank."""
+    x, y = (rankdata(values, axis=-1) for values in (a, b))
+    x, y = (ranks - ranks.mean(-1, keepdims=True) for ranks in (x, y))
     return (x * y).sum(-1) / np.sqrt(np.square(x).sum(-1) * np.square(y).sum(-1))
 
 
-def read_frames(photos: Path) -> list[Frame]:
-    """Frames whose picture and landmarks are both there. Pictures are looked for on disk: no name of the table is opened."""
-    known = read_annotations(photos)
-    if any(annotation.person is None for annotation in known.values()):
-        raise UserError(f"{photos / 'landmarks.csv'} is not as expected (name, person, x0, y0 … x67, y67): it names no person")
-    folder = photos / "images"
-    paths = find_pictures(folder) if folder.is_dir() else []
-    frames = [Frame(path, *known[path.name]) for path in paths if path.name in known]
-    if not frames:
-        raise UserError(f"no picture in {folder} has landmarks in {photos / 'landmarks.csv'}")
-    return frames
+def compare(
+    photo: np.ndarray, character: np.ndarray, rng: np.random.Generator
+) -> tuple[list[dict[str, Any]], list[float]]:
+    """Compare R ratios of N people, (R, N), between photos and characters.
 
-
-def frontal_of(frames: list[Frame], most: float = _FRONTAL) -> list[Frame]:
-    """Those that show a face from the front, see `is_frontal`, of one frame or more."""
-    return [f for f, frontal in zip(frames, is_frontal(np.array([f.landmarks for f in frames]), most)) if frontal]
-
-
-def fitter_for(frames: list[Frame], fold: int) -> Fitter:
-    """A fitter that takes the average of frontal frames of people not held out for the average character.
-
-    Raises:
-        UserError: there are no such frames.
+    Returns:
+        Of each ratio ρ, its bootstrap interval over people, what chance gives and how probable such a ρ is by chance;
+        and the interval of the median of the ρs, from the same draws of people for all ratios.
     """
-    known = [f.landmarks for f in frontal_of(frames) if fold_of(f.person) != fold]
-    if not known:
-        raise UserError("no frontal frame shows a person who is not held out; expected photos of several people")
-    return Fitter(in_frame(np.array(known)).mean(0))
+    # Draw people. A person drawn several times ties with himself, and these ties share their mean rank.
+    people = rng.integers(0, photo.shape[1], (_DRAWS, photo.shape[1]))
+    redrawn = spearman(photo[:, people], character[:, people])  # (R, draws)
+
+    found = []
+    for of_photo, of_character, rhos in zip(photo, character, redrawn, strict=True):
+        rho = float(spearman(of_photo, of_character))
+        by_chance = spearman(of_photo[None], rng.permuted(np.tile(of_character, (_DRAWS, 1)), axis=1))
+        found.append(
+            {
+                "rho": rho,
+                "interval": _interval(rhos),
+                "chance_95": float(np.quantile(by_chance, 0.95)),
+                "p": float((1 + (by_chance >= rho).sum()) / (1 + _DRAWS)),
+            }
+        )
+    return found, _interval(np.median(redrawn, 0))
 
 
-def write_known(frames: list[Frame], fold: int, aligned: Path, output: Path) -> None:
-    """Write the data set of the aligned faces of people who are not held out, with sliders for those hardly turned."""
-    chosen = [f for f in frames if fold_of(f.person) != fold and (aligned / f"{f.path.stem}.png").exists()]
-    if not chosen:
-        raise UserError(f"{aligned} holds no aligned face of these photos; run face_alignment.py --input DIR/images --output {aligned} first")
-    learned = frontal_of(chosen, _LEARNED)
-    if not learned:
-        raise UserError(f"all of the {len(chosen)} aligned faces in {aligned} are turned too far, and get no sliders; expected faces from the front")
-    sliders = fitter_for(frames, fold).fit(np.array([f.landmarks for f in learned]))
-    write_photos(output, [aligned / f"{f.path.stem}.png" for f in chosen], {f.path.stem: row for f, row in zip(learned, sliders)})
-    print(f"{len(chosen)} faces of {len({f.person for f in chosen})} people in {output}, {len(learned)} of them, of "
-          f"{len({f.person for f in learned})} people, with sliders")
-
-
-def gradients(frames: list[Frame], aligned: Path, mirrored: bool) -> np.ndarray:
-    """(N, 1764) histograms of oriented gradients (Dalal and Triggs, 2005) of aligned faces at 128 pixels."""
-    features = cv2.HOGDescriptor((128, 128), (32, 32), (16, 16), (16, 16), 9)
-    faces = (decode(aligned / f"{f.path.stem}.png", 128) for f in frames)
-    return np.array([features.compute(np.ascontiguousarray(face[:, ::-1] if mirrored else face)).ravel() for face in faces])
-
-
-def read_directly(frames: list[Frame], fold: int, measured: list[Frame], aligned: Path) -> dict[str, np.ndarray]:
-    """Ratios (N,) of measured frames as ridge regression reads them off their gradients, learned from people not held out.
-
-    Raises:
-        UserError: a face that is measured is not in `aligned`.
-    """
-    missing = [f.path.stem for f in measured if not (aligned / f"{f.path.stem}.png").exists()]
-    if missing:
-        raise UserError(f"{aligned} holds no {missing[0]}.png; run face_alignment.py --input DIR/images --output {aligned} --faces largest first")
-    learned = [f for f in frontal_of(frames, _LEARNED) if fold_of(f.person) != fold and (aligned / f"{f.path.stem}.png").exists()]
-    truth = ratios(np.array([f.landmarks for f in learned]))
-    # Both views of every face; standardised, so that one strength does for all ratios.
-    values = np.column_stack(list(truth.values()))
-    mean, deviation = values.mean(0), values.std(0)
-    y = np.tile((values - mean) / deviation, (2, 1))
-    x = np.concatenate([gradients(learned, aligned, mirrored) for mirrored in (False, True)])
-    chooses = np.tile([fold_of(f.person) == (fold + 1) % FOLDS for f in learned], 2)
-    strength = ridge((x[~chooses], y[~chooses]), (x[chooses], y[chooses]))[2]
-    weights, bias, _ = ridge((x, y), (x, y), np.array([strength]))
-    read = sum(gradients(measured, aligned, mirrored) @ weights + bias for mirrored in (False, True)) / 2
-    return dict(zip(truth, (mean + deviation * read).T))
+def _interval(rhos: np.ndarray) -> list[float]:
+    return [float(quantile) for quantile in np.quantile(rhos, (0.025, 0.975))]
 
 
 def by_person(values: np.ndarray, people: np.ndarray) -> np.ndarray:
-    """The mean of a person's frames, people in alphabetical order."""
+    """The mean (N,) of each person's frames (F,), people in alphabetical order."""
     _, which = np.unique(people, return_inverse=True)
     return np.bincount(which, values) / np.bincount(which)
 
 
 def halves(values: np.ndarray, people: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(R,) ρ between two halves of people's frames, means of random partings, of R ratios (R, F); those of one frame are left out."""
+    """ρ (R,) between two halves of people's frames, averaged over random partings.
+
+    Args:
+        values: (R, F) ratios of frames.
+        people: (F,) whose frame each is; people of one frame are left out.
+    """
     _, which, counts = np.unique(people, return_inverse=True, return_counts=True)
     several = counts[which] > 1
-    values, people, found = values[:, several], people[several], []
+    values, people = values[:, several], people[several]
+
+    found = []
     for _ in range(_PARTINGS):
         # One person after the other, frames at random: every second frame is half of everybody's.
         order = np.lexsort((rng.random(len(people)), people))
-        found.append(spearman(*(np.array([by_person(row[half], people[half]) for row in values]) for half in (order[::2], order[1::2]))))
+        parted = []
+        for half in (order[::2], order[1::2]):
+            parted.append(np.array([by_person(row[half], people[half]) for row in values]))
+        found.append(spearman(*parted))
     return np.mean(found, 0)
 
 
-def compare(photo: np.ndarray, character: np.ndarray, rng: np.random.Generator) -> tuple[list[dict[str, float | list[float]]], list[float]]:
-    """Of each of R ratios of N people, (R, N): ρ, its bootstrap interval over people, what chance gives; and the interval of the ρs' median."""
-    drawn = rng.integers(0, photo.shape[1], (_DRAWS, photo.shape[1]))
-    # A person drawn several times ties with himself; a hair's breadth of noise keeps ranks fair.
-    again = spearman(*(v[:, drawn] + rng.normal(0, 1e-9, (len(v), *drawn.shape)) for v in (photo, character)))
-    interval = lambda rhos: [float(q) for q in np.quantile(rhos, (0.025, 0.975))]
-    found = []
-    for of_photo, of_character, rhos in zip(photo, character, again):
-        rho, null = float(spearman(of_photo, of_character)), spearman(of_photo[None], rng.permuted(np.tile(of_character, (_DRAWS, 1)), axis=1))
-        found.append({"rho": rho, "interval": interval(rhos), "chance_95": float(np.quantile(null, 0.95)),
-                      "p": float((1 + (null >= rho).sum()) / (1 + _DRAWS))})
-    return found, interval(np.median(again, 0))
+# --- with no game between ---------------------------------------------------------------------------
 
 
-def of_run(run: Path) -> Callable[[np.ndarray], np.ndarray | None]:
-    """What reads the largest face's sliders (54,) off a photo with a trained run; None where there is no face."""
-    predictor, detector = Predictor(run), FaceDetector()
-    if predictor.creator_version is None or len(predictor.parameters) != len(NAMES):
-        raise UserError(f"{run} learned another game than the embedded creator, whose characters are compared here")
+def gradients(frames: list[Frame], aligned: Path, *, mirrored: bool) -> np.ndarray:
+    """Histograms of oriented gradients (Dalal and Triggs, 2005) of aligned faces at 128 pixels: (N, 1764)."""
+    size = (_GRADIENTS_SIZE, _GRADIENTS_SIZE)
+    histograms = cv2.HOGDescriptor(size, (32, 32), (16, 16), (16, 16), 9)
+    rows = []
+    for frame in frames:
+        face = decode(_aligned_face(frame, aligned), _GRADIENTS_SIZE)
+        if mirrored:
+            face = np.ascontiguousarray(face[:, ::-1])
+        rows.append(np.ravel(histograms.compute(face)))
+    return np.array(rows)
 
-    def predict(photo: np.ndarray) -> np.ndarray | None:
-        aligned = predictor.align(photo, detector, "largest")[0]
-        return None if aligned is None else predictor.predict([aligned])[0].parameters
 
-    return predict
+def read_directly(frames: list[Frame], fold: int, *, measured: list[Frame], aligned: Path) -> dict[str, np.ndarray]:
+    """Ratios (N,) of measured frames as ridge regression reads them off their gradients.
+
+    Args:
+        frames: frames of all people; it learns from those not held out.
+        fold: which people are held out.
+        measured: frames whose ratios are read.
+        aligned: folder of aligned faces.
+
+    Raises:
+        UserError: a face that is measured is not in `aligned`.
+    """
+    missing = [frame for frame in measured if not _aligned_face(frame, aligned).exists()]
+    if missing:
+        raise UserError(
+            f"{aligned} holds no {missing[0].path.stem}.png; run face_alignment.py --input DIR/images "
+            f"--output {aligned} --faces largest first"
+        )
+
+    # Both views of every face; standardised, so that one strength does for all ratios.
+    known = [frame for frame in frontal_of(frames, LEARNED) if fold_of(frame.person) != fold]
+    learned = [frame for frame in known if _aligned_face(frame, aligned).exists()]
+    truth = ratios(np.array([frame.landmarks for frame in learned]))
+    values = np.column_stack(list(truth.values()))
+    mean, deviation = values.mean(0), values.std(0)
+    y = np.tile((values - mean) / deviation, (2, 1))
+    x = np.concatenate([gradients(learned, aligned, mirrored=mirrored) for mirrored in (False, True)])
+
+    # Another fold chooses the strength; then all learn.
+    chooses = np.tile([fold_of(frame.person) == (fold + 1) % FOLDS for frame in learned], 2)
+    _, _, strength = ridge((x[~chooses], y[~chooses]), (x[chooses], y[chooses]))
+    weights, bias, _ = ridge((x, y), (x, y), np.array([strength]))
+
+    views = [gradients(measured, aligned, mirrored=mirrored) @ weights + bias for mirrored in (False, True)]
+    read = (views[0] + views[1]) / 2
+    return dict(zip(truth, (mean + deviation * read).T, strict=True))
 
 
-def predicted(frames: list[Frame], predict: Callable[[np.ndarray], np.ndarray | None]) -> tuple[list[Frame], np.ndarray]:
-    """Those of the frames that a face is found in, and its sliders (N, 54)."""
-    used, sliders = [], []
-    for frame in progress(iterable=frames, desc="predicting", unit="photo"):
+def _aligned_face(frame: Frame, aligned: Path) -> Path:
+    return aligned / f"{frame.path.stem}.png"
+
+
+# --- measuring --------------------------------------------------------------------------------------
+
+
+class Seen(NamedTuple):
+    """Frames of a fold's people that a face was found in, and what was read off them."""
+
+    fold: int
+    frames: list[Frame]
+    parameters: np.ndarray  #: (N, P)
+
+
+def reader_of(predictor: Predictor) -> Reader:
+    """What reads parameters off photos with a trained run."""
+
+    def read(photo: np.ndarray) -> np.ndarray | None:
         try:
-            read = predict(read_rgb(frame.path))
+            return predictor.predict(photo, "largest").parameters
+        except NoFace:
+            return None
+
+    return read
+
+
+def look_at(frames: list[Frame], reader: Reader, *, fold: int, count: int) -> Seen:
+    """Read the `count` parameters of the frontal frames of a fold's people."""
+    measured = [frame for frame in frontal_of(frames) if fold_of(frame.person) == fold]
+    used, parameters = [], []
+    for frame in progress(iterable=measured, desc="predicting", unit="photo"):
+        try:
+            read = reader(read_rgb(frame.path))
         except UnreadablePicture:
             continue
         if read is not None:
             used.append(frame)
-            sliders.append(read)
-    return used, np.array(sliders).reshape(-1, len(NAMES))
+            parameters.append(read)
+    return Seen(fold, used, np.array(parameters).reshape(-1, count))
 
 
-def measure(frames: list[Frame], predicts: dict[int, Callable[[np.ndarray], np.ndarray | None]], aligned: Path | None = None) -> dict:
-    """ρ of every ratio over the people held out, by what predicts make of their photos, (H, W, 3) uint8 each; with `aligned` beside `read_directly`.
+def ratios_of(seen: Seen, frames: list[Frame], *, aligned: Path | None, game: EmbeddedGame) -> dict[str, np.ndarray]:
+    """Ratios (R, N) of a fold's frames: of "photo", of "rho" (the predicted characters), of "ceiling", of "direct".
 
     Args:
-        predicts: fold → what reads the photos of the people held out in it.
+        seen: the fold's frames.
+        frames: frames of all people.
+        aligned: folder of aligned faces; None leaves out the ratios read directly.
+        game: whose characters are compared.
     """
-    read_of = {fold: predicted([f for f in frontal_of(frames) if fold_of(f.person) == fold], predict) for fold, predict in predicts.items()}
-    people = np.array([f.person for used, _ in read_of.values() for f in used])
-    if len(set(people)) < 5:
-        raise UserError(f"only {len(set(people))} held-out people have a frontal frame with a face; at least 5 are needed")
-    parts = []
-    for fold, (of_fold, sliders) in read_of.items():
-        if not of_fold:
-            continue
-        truth, fitter = np.array([f.landmarks for f in of_fold]), fitter_for(frames, fold)
-        part = {"photo": ratios(truth), "rho": ratios(fitter.landmarks(sliders)), "ceiling": ratios(fitter.landmarks(fitter.fit(truth)))}
-        if aligned:
-            part["direct"] = read_directly(frames, fold, of_fold, aligned)
-        parts.append({key: np.array(list(values.values())) for key, values in part.items()})
+    landmarks = np.array([frame.landmarks for frame in seen.frames])
+    fitted = fitter_for(frames, fold=seen.fold, game=game).fit(landmarks)
+    found = {
+        "photo": ratios(landmarks),
+        "rho": ratios(game.landmarks(seen.parameters)),
+        "ceiling": ratios(game.landmarks(fitted)),
+    }
+    if aligned is not None:
+        found["direct"] = read_directly(frames, seen.fold, measured=seen.frames, aligned=aligned)
+    return {key: np.array(list(values.values())) for key, values in found.items()}
+
+
+def measure(
+    frames: list[Frame], readers: dict[int, Reader], *, game: EmbeddedGame, aligned: Path | None = None
+) -> dict[str, Any]:
+    """ρ of every ratio over the people held out.
+
+    Args:
+        frames: frames of all people.
+        readers: fold → what reads the photos of the people held out in it.
+        game: whose characters are compared.
+        aligned: folder of aligned faces; with it `read_directly` is measured as well.
+
+    Raises:
+        UserError: fewer than five held-out people have a frontal frame with a face.
+    """
+    # Read the photos.
+    count = len(game.parameters)
+    looked_at = [look_at(frames, reader, fold=fold, count=count) for fold, reader in readers.items()]
+    seen = [of_fold for of_fold in looked_at if of_fold.frames]
+    people = np.array([frame.person for of_fold in seen for frame in of_fold.frames])
+    if len(set(people)) < _FEWEST:
+        raise UserError(
+            f"only {len(set(people))} held-out people have a frontal frame with a face; at least {_FEWEST} are needed"
+        )
+
+    # Compare.
+    parts = [ratios_of(of_fold, frames, aligned=aligned, game=game) for of_fold in seen]
     by_frame = {key: np.concatenate([part[key] for part in parts], 1) for key in parts[0]}
-    read = {key: np.array([by_person(row, people) for row in values]) for key, values in by_frame.items()}
-    photo, rng = read.pop("photo"), np.random.default_rng(0)
-    table, interval = compare(photo, read.pop("rho"), rng)
-    found = {key: spearman(photo, values) for key, values in read.items()}
-    if (np.unique(people, return_counts=True)[1] > 1).sum() >= 5:
-        found["halves"] = halves(by_frame["photo"], people, rng)
-    for key, rhos in found.items():
-        for row, rho in zip(table, rhos):
-            row[key] = float(rho)
-    return {"people": len(set(people)), "frames": len(people), "ratios": dict(zip(part["photo"], table)), "median_interval": interval,
-            **{f"median_{key}": float(np.median([row[key] for row in table])) for key in ("rho", *found)}}
+    rows, summary = compare_all(by_frame, people)
+    names = ratios(np.array([frames[0].landmarks]))
+    counts = {"people": len(set(people)), "frames": len(people)}
+    return counts | {"ratios": dict(zip(names, rows, strict=True))} | summary
+
+
+def compare_all(by_frame: dict[str, np.ndarray], people: np.ndarray) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """ρ of every ratio between the photos and all that stands beside them.
+
+    Args:
+        by_frame: of `ratios_of`, (R, F) each.
+        people: (F,) whose frame each is.
+
+    Returns:
+        Figures of each of the R ratios, and the medians.
+    """
+    # Predicted characters.
+    values = {key: np.array([by_person(row, people) for row in rows]) for key, rows in by_frame.items()}
+    photo, rng = values.pop("photo"), np.random.default_rng(0)
+    rows, interval = compare(photo, values.pop("rho"), rng)
+
+    # What stands beside them.
+    beside = {key: spearman(photo, of_people) for key, of_people in values.items()}
+    if (np.unique(people, return_counts=True)[1] > 1).sum() >= _FEWEST:
+        beside["halves"] = halves(by_frame["photo"], people, rng)
+    for key, rhos in beside.items():
+        for row, rho in zip(rows, rhos.tolist(), strict=True):
+            row[key] = rho
+
+    medians = {f"median_{key}": float(np.median([row[key] for row in rows])) for key in ("rho", *beside)}
+    return rows, {"median_interval": interval} | medians
+
+
+# --- the script -------------------------------------------------------------------------------------
+
+
+def load_predictors(runs: list[Path]) -> tuple[list[Predictor], EmbeddedGame]:
+    """The predictors of some runs, and the embedded game that all of them learned.
+
+    Raises:
+        UserError: a run is not finished, or learned another game.
+    """
+    predictors, games = [], []
+    for run in runs:
+        predictor = Predictor.load(run)
+        if predictor.game is None:
+            raise UserError(
+                f"{run} learned another game than the embedded creator, or another version of it; "
+                "characters that can be drawn are compared here"
+            )
+        predictors.append(predictor)
+        games.append(predictor.game)
+    if len({game.version for game in games}) > 1:
+        raise UserError("the runs learned different versions of the embedded creator; expected runs of one version")
+    return predictors, games[0]
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """A line per ratio, and the medians."""
+    beside = [key for key in ("halves", "ceiling", "direct") if f"median_{key}" in result]
+    print(f"{result['people']} people not trained on, {result['frames']} frontal frames\n")
+    titles = "".join(f"  {key:>7s}" for key in beside)
+    print(f"{'ratio':14s} {'rho':>6s}  {'95 % interval':>15s}  {'chance':>6s}{titles}")
+
+    for name, row in result["ratios"].items():
+        low, high = row["interval"]
+        further = "".join(f"  {row[key]:7.2f}" for key in beside)
+        print(f"{name:14s} {row['rho']:6.2f}  {low:6.2f} … {high:5.2f}  {row['chance_95']:6.2f}{further}")
+    low, high = result["median_interval"]
+    further = "".join(f"  {result[f'median_{key}']:7.2f}" for key in beside)
+    print(f"{'median':14s} {result['median_rho']:6.2f}  {low:6.2f} … {high:5.2f}  {'':6s}{further}")
+
+
+def parse_options() -> argparse.Namespace:
+    """Read the command line. Raises UserError where there are more runs than folds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="folder with images/ and landmarks.csv")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="trained run to measure on the people that --fold leaves out; or several, for this and later folds",
+    )
+    parser.add_argument(
+        "--fold", type=int, choices=range(FOLDS), default=0, help="which fifth of the people is left out (default 0)"
+    )
+    parser.add_argument("--aligned", type=Path, help="what face_alignment.py made of the photos")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args()
+    if options.fold + len(options.run) > FOLDS:
+        raise UserError(
+            f"{len(options.run)} runs were given from fold {options.fold} on; expected one per fold, and the last "
+            f"fold is {FOLDS - 1}"
+        )
+    return options
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True, help="folder with images/ and landmarks.csv")
-    parser.add_argument("--run", type=Path, nargs="+", help="trained run to measure on the people that --fold leaves out; or several, for this fold and those after it")
-    parser.add_argument("--known", type=Path, help="instead: folder for a data set of people to train on")
-    parser.add_argument("--fold", type=int, choices=range(FOLDS), default=0, help="which fifth of the people is left out (default 0)")
-    parser.add_argument("--aligned", type=Path, help="what face_alignment.py made of the photos")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parse_options()
     frames = read_frames(options.photos)
-    if options.known is not None:
-        if options.aligned is None:
-            raise UserError("--known needs --aligned: the folder that face_alignment.py wrote")
-        write_known(frames, options.fold, options.aligned, options.known)
-        return
-    if options.run is None:
-        raise UserError("nothing to do: give --run to measure a run, or --known and --aligned to choose whom to train on")
-    if options.fold + len(options.run) > FOLDS:
-        raise UserError(f"{len(options.run)} runs were given from fold {options.fold} on; expected one a fold, and the last fold is {FOLDS - 1}")
-    predicts = {fold: of_run(run) for fold, run in enumerate(options.run, options.fold)}
-    result = {"runs": [run.as_posix() for run in options.run]} | measure(frames, predicts, options.aligned)
-    print(f"{result['people']} people not trained on, {result['frames']} frontal frames\n")
-    beside = [key for key in ("halves", "ceiling", "direct") if f"median_{key}" in result]
-    last = lambda v, title="{}": "".join(f"  {v[title.format(key)]:7.2f}" for key in beside)
-    print(f"{'ratio':14s} {'rho':>6s}  {'95 % interval':>15s}  {'chance':>6s}" + "".join(f"  {key:>7s}" for key in beside))
-    for name, v in result["ratios"].items():
-        print(f"{name:14s} {v['rho']:6.2f}  {v['interval'][0]:6.2f} … {v['interval'][1]:5.2f}  {v['chance_95']:6.2f}{last(v)}")
-    low, high = result["median_interval"]
-    print(f"{'median':14s} {result['median_rho']:6.2f}  {low:6.2f} … {high:5.2f}  {'':6s}{last(result, 'median_{}')}")
+    predictors, game = load_predictors(options.run)
+    readers = {fold: reader_of(predictor) for fold, predictor in enumerate(predictors, options.fold)}
+
+    runs = {"runs": [run.as_posix() for run in options.run]}
+    result = runs | measure(frames, readers, game=game, aligned=options.aligned)
+    print_table(result)
     if options.json:
         write_json(options.json, result)
 

@@ -1,10 +1,11 @@
-"""What a data set's size costs: memory of every script at HS_FACE's 140,000 faces, and time a face as sets grow.
+"""What a data set's size costs: memory of every script at HS_FACE's 140,000 faces, and time per face as sets grow.
 
-    python -m benchmarks.scale [--faces 140000] [--only SCRIPT …] [--json FILE]
+    python -m benchmarks.scale [--config FILE] [--faces 140000] [--only SCRIPT …] [--json FILE]
 
-Measures memory on a data set of that many tiny pictures, with latents and labels of the real shape (2 × 1,024
-and 205 numbers a face) and narrow convolutions. Alignment goes on where all but the last 2,000 pictures are done,
-as it knows those then. Needs Linux. Cost growth is a part of benchmarks.speed.
+Measures memory on a data set of that many tiny pictures. Latents and labels have the real shape (2 × 1,024 and 205
+numbers per face), the convolutions are narrow. Alignment goes on where all but the last 2,000 pictures are done, as it
+knows those then. The stages are those of configs/hs_face_original.toml; with --config configs/hs_face.toml those of the
+recommended recipe, which also encodes moved and mirrored faces. Needs Linux. Cost growth is a part of benchmarks.speed.
 """
 
 import argparse
@@ -16,87 +17,130 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.creator import write_data_set
-from face_alignment import Record, Row, find_jobs
+from face_alignment import Record, Row, Settings, find_jobs
+from games.writer import DataSet, write_data_set
+from models.vae import stage_count
+from utils.config import load
 from utils.errors import UserError, run_script
 from utils.files import write_json
 
 _ROOT = Path(__file__).resolve().parent.parent
 
-#: The networks of a run in which everything but the convolutions has the size of the full recipe.
-_SHAPE = ("--config", _ROOT / "configs" / "hs_face.toml", "--set", "data.root=faces", "--set", "data.folders=[]", "--set", "data.image_size=32",
-          "--set", "vae.encoder_channels=[8,16,16]", "--set", "vae.decoder_channels=[16,16,8]", "--set", "vae.lpips_weight=0",
-          "--set", "vae.batch_size=256", "--set", "vae.epochs=1", "--set", "f2p.epochs=1", "--set", "f2p.batch_size=1024",
-          "--set", "run.name=scale", "--set", "run.device=auto", "--set", "run.precision=auto")
+#: What measuring alone needs: the writer of data sets, a module and no script.
+_GAMES = "games"
 
-#: The default's networks, which cost enough a face to be told from a script's start-up.
-_DEFAULT = ("--config", _ROOT / "configs" / "creator.toml", "--set", "data.creator_count=0", "--set", "data.root=faces", "--set", "run.name=scale")
+#: Photos that are left to align where memory is measured.
+_LEFT = 2000
 
 
 def command(script: str, *options: object) -> list[str]:
-    start = ["-m", "datasets.creator", "write"] if script == "datasets.creator" else [str(_ROOT / script)]
+    """The command line of a script, or of `python -m games write`."""
+    start = ["-m", "games", "write"] if script == _GAMES else [str(_ROOT / script)]
     return [sys.executable, *start, *map(str, options)]
 
 
 def run(arguments: list[str], folder: Path, watch: Callable[[int], None] | None = None) -> float:
-    """Run a script; the CPU seconds of it and all its processes. `watch` is shown its process a few times a second."""
+    """Run a command; the CPU seconds of it and all its processes.
+
+    Args:
+        folder: where it runs.
+        watch: is shown its process a few times per second.
+
+    Raises:
+        UserError: it failed.
+    """
+    log = folder / "log.txt"
     environment = os.environ | {"PYTHONPATH": str(_ROOT)}
-    with open(folder / "log.txt", "w", encoding="utf-8") as log:
+    with open(log, "w", encoding="utf-8") as file:
         before = os.times()
-        process = subprocess.Popen(arguments, cwd=folder, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(arguments, cwd=folder, env=environment, stdout=file, stderr=file)
         while process.poll() is None:
             if watch is not None:
                 watch(process.pid)
             time.sleep(0.1)
         after = os.times()
     if process.returncode:
-        raise UserError(f"{' '.join(arguments)} failed:\n{(folder / 'log.txt').read_text(encoding='utf-8')[-2000:]}")
+        raise UserError(f"{' '.join(arguments)} failed:\n{log.read_text(encoding='utf-8')[-2000:]}")
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
-# --- growth ---------------------------------------------------------------------------------------
+# --- growth -----------------------------------------------------------------------------------------
 
-#: What each script is measured with. A later one needs what those before it make, but for alignment, which nothing needs.
-_GROWING = {"datasets.creator": ("--output", "faces", "--size", 64, "--no-aug"),
-            "face_alignment.py": ("--input", "faces/images", "--output", "aligned", "--size", 64),
-            "vae_trainer.py": (*_DEFAULT, "--set", "vae.epochs=1"), "extract_latentvec.py": _DEFAULT,
-            # Epochs enough to drown a start-up's noise; batches that leave few of 900 training faces over.
-            "f2p_trainer.py": (*_DEFAULT, "--set", "f2p.epochs=30", "--set", "f2p.batch_size=128")}
+#: The default's networks, which cost enough per face to be told from a script's start-up.
+_DEFAULT = (
+    "--config",
+    _ROOT / "configs" / "creator.toml",
+    "--set",
+    "data.creator_count=0",
+    "--set",
+    "data.root=faces",
+    "--set",
+    "run.name=scale",
+)
+
+#: Options of each script. A later one needs what those before it make, but for alignment, which nothing needs.
+_GROWING: dict[str, tuple[object, ...]] = {
+    _GAMES: ("--output", "faces", "--size", 64, "--no-variants"),
+    "face_alignment.py": ("--input", "faces/images", "--output", "aligned", "--size", 64),
+    "vae_trainer.py": (*_DEFAULT, "--set", "vae.epochs=1"),
+    "extract_latentvec.py": _DEFAULT,
+    # Epochs enough to drown a start-up's noise; batches that leave few of 900 training faces over.
+    "f2p_trainer.py": (*_DEFAULT, "--set", "f2p.epochs=30", "--set", "f2p.batch_size=128"),
+}
+
+#: Fewest faces, whose cost is taken for a script's start-up; few faces; many faces.
+_SIZES = (200, 1000, 16_000)
 
 
-def cost_growth(folder: Path, row: Callable[..., dict[str, Any]], alignment: bool,
-                sizes: tuple[int, int, int] = (200, 1000, 16_000)) -> list[dict[str, Any]]:
-    """CPU seconds a face on 1,000 faces over those on 16,000, start-up taken off: of alignment, or of the four other scripts.
+class Growth(NamedTuple):
+    """CPU seconds per face of a script on few and on many faces, start-up taken off."""
 
-    What a script costs on the least faces is taken for its start-up. Medians, of one run of the most faces. Processor time,
-    as other work on the machine distorts it less than the clock.
+    script: str
+    few: int  #: faces
+    many: int
+    seconds_at_few: float  #: per face
+    seconds_at_many: float
+    start_seconds: float
+
+    @property
+    def ratio(self) -> float:
+        """1 where the cost per face does not grow."""
+        return self.seconds_at_few / self.seconds_at_many
+
+
+def cost_growth(folder: Path, *, alignment: bool, sizes: tuple[int, int, int] = _SIZES) -> list[Growth]:
+    """How the cost per face grows: of face_alignment.py, or of the four other scripts.
+
+    Medians, of one run of the most faces. Processor time, as other work on the machine distorts it less than the clock.
     """
-    options = {script: given for script, given in _GROWING.items() if script == "datasets.creator" or (script == "face_alignment.py") == alignment}
     least, few, many = sizes
-    runs: dict[str, dict[int, list[float]]] = {script: {count: [] for count in sizes} for script in options}
-    # Small sets before and after the large one: a machine that is faster at one time than at another is then so for both.
+    scripts = [_GAMES, "face_alignment.py"] if alignment else [s for s in _GROWING if s != "face_alignment.py"]
+    seconds: dict[tuple[str, int], list[float]] = {(script, count): [] for script in scripts for count in sizes}
+
+    # Small sets before and after the large one: what slows the machine for a while then slows both.
     for turn, count in enumerate((least, few, least, few, many, least, few, least, few)):
         place = folder / str(turn)
         place.mkdir()
-        for script, given in options.items():
-            extra = ("--count", count) if script == "datasets.creator" else ()
-            runs[script][count].append(run(command(script, *given, *extra), place))
-    seconds = {script: {count: median(values) for count, values in of.items()} for script, of in runs.items()}
-    rows = []
-    for script, of in seconds.items():
-        if alignment and script == "datasets.creator":
-            continue  # it only made the pictures
-        a_face = {count: (of[count] - of[least]) / (count - least) for count in (few, many)}
-        rows.append(row(f"cost growth of {script}: CPU seconds a face at {few:,} faces", f"at {many:,} faces", a_face[few] / a_face[many], 0.9,
-                        milliseconds_at_few=1000 * a_face[few], milliseconds_at_many=1000 * a_face[many], start_seconds=of[least]))
-    return rows
+        for script in scripts:
+            extra = ("--count", count) if script == _GAMES else ()
+            seconds[script, count].append(run(command(script, *_GROWING[script], *extra), place))
+
+    if alignment:
+        scripts = scripts[1:]  # the other one only made the pictures
+    found = []
+    for script in scripts:
+        start = median(seconds[script, least])
+        per_face = {count: (median(seconds[script, count]) - start) / (count - least) for count in (few, many)}
+        found.append(Growth(script, few, many, per_face[few], per_face[many], start))
+    return found
 
 
-# --- memory ---------------------------------------------------------------------------------------
+# --- memory -----------------------------------------------------------------------------------------
+
 
 def memory_of(pid: int) -> tuple[int, int]:
     """Bytes of a process and all its descendants: private memory, and all that is resident, mapped files included."""
@@ -109,65 +153,131 @@ def memory_of(pid: int) -> tuple[int, int]:
             waiting += map(int, Path(f"/proc/{current}/task/{current}/children").read_text(encoding="utf-8").split())
         except (OSError, ValueError):
             continue  # it has just ended
-        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(("RssAnon", "RssShmem", "VmRSS"))}
+        sizes = {}
+        for line in status.splitlines():
+            if line.startswith(("RssAnon", "RssShmem", "VmRSS")):
+                name, size = line.split()[:2]
+                sizes[name.rstrip(":")] = int(size) * 1024
         private += sizes.get("RssAnon", 0) + sizes.get("RssShmem", 0)
         resident += sizes.get("VmRSS", 0)
     return private, resident
 
 
+class Peak:
+    """The most memory that a process was seen with."""
+
+    def __init__(self) -> None:
+        self.private = self.resident = 0
+
+    def watch(self, pid: int) -> None:
+        """Look at the process once more."""
+        private, resident = memory_of(pid)
+        self.private, self.resident = max(self.private, private), max(self.resident, resident)
+
+
+def options_of_stages(config: Path) -> tuple[object, ...]:
+    """Options of the three training scripts: everything but the convolutions has the size of a configuration."""
+    stages = stage_count(32, load(config).vae.bottleneck)
+    settings = [
+        "data.root=faces",
+        "data.folders=[]",
+        "data.image_size=32",
+        f"vae.encoder_channels={[8, 16, 16][:stages]}",
+        f"vae.decoder_channels={[16, 16, 8][-stages:]}",
+        "vae.lpips_weight=0",
+        "vae.batch_size=256",
+        "vae.epochs=1",
+        "f2p.epochs=1",
+        "f2p.batch_size=1024",
+        "run.name=scale",
+        "run.device=auto",
+        "run.precision=auto",
+    ]
+    return ("--config", config.resolve(), *(part for setting in settings for part in ("--set", setting)))
+
+
 def write_shape(folder: Path, count: int) -> None:
     """A data set by shape: `count` names of a few tiny pictures, and labels of 205 values."""
-    write_data_set(folder / "some", 64, 0, 32, False, 1)
+    write_data_set(folder / "some", DataSet(64, size=32, with_variants=False))
     pictures = sorted((folder / "some" / "images").iterdir())
     images = folder / "faces" / "images"
     images.mkdir(parents=True)
     for i in range(count):
         os.link(pictures[i % len(pictures)], images / f"face_{i:06d}.png")
-    values = np.random.default_rng(0).random((count, 205))
-    with open(folder / "faces" / "labels.json", "w", encoding="utf-8") as file:
-        file.write("{" + ",\n".join(f'"face_{i:06d}": [{", ".join(f"{v:.4f}" for v in row)}]' for i, row in enumerate(values)) + "}")
+
+    rows = []
+    for i, values in enumerate(np.random.default_rng(0).random((count, 205))):
+        rows.append(f'"face_{i:06d}": [{", ".join(f"{value:.4f}" for value in values)}]')
+    (folder / "faces" / "labels.json").write_text("{" + ",\n".join(rows) + "}", encoding="utf-8")
 
 
-def write_photos(folder: Path, count: int, left: int = 2000) -> None:
+def write_photos(folder: Path, count: int) -> None:
     """Photos by shape, `count` names of a few tiny pictures, all aligned but the last ones."""
     pictures = sorted((folder / "some" / "images").iterdir())
     photos, aligned = folder / "photos", folder / "aligned"
-    photos.mkdir(), aligned.mkdir()
+    photos.mkdir()
+    aligned.mkdir()
     for i in range(count):
         os.link(pictures[i % len(pictures)], photos / f"{i:06d}.png")
-    record = Record(aligned, 256, "one")
-    for job in find_jobs(photos, aligned)[:count - left]:
+
+    record = Record(aligned, Settings(256, "one", "cpu"))
+    points = tuple(np.random.default_rng(0).random(10).tolist())
+    for job in find_jobs(photos, aligned)[: max(0, count - _LEFT)]:
         os.link(job.source, job.target)
-        record.add(job, Row(job.file, "ok", 0.9876, tuple(np.random.default_rng(0).random(10))))
+        record.add(job, Row(job.file, "ok", 0.9876, points))
     record.save()
 
 
+def measure_memory(script: str, options: tuple[object, ...], *, folder: Path, faces: int) -> dict[str, Any]:
+    """Run a script and watch its memory; the most that it took is printed."""
+    peak = Peak()
+    seconds = run(command(script, *options), folder, peak.watch)
+    private, resident = peak.private / 2**30, peak.resident / 2**30
+    print(
+        f"{script:22s} {faces:,} faces: {private:.2f} GiB of its own, {resident:.2f} GiB with mapped files, "
+        f"{seconds:.0f} CPU seconds",
+        flush=True,
+    )
+    return {
+        "script": script,
+        "faces": faces,
+        "private_gib": round(private, 2),
+        "resident_gib": round(resident, 2),
+        "cpu_seconds": round(seconds, 1),
+    }
+
+
 def main() -> None:
-    scripts = {"face_alignment.py": ("--input", "photos", "--output", "aligned", "--max-unreadable", 1), "vae_trainer.py": _SHAPE,
-               "extract_latentvec.py": _SHAPE, "f2p_trainer.py": _SHAPE}
+    # Parse.
+    scripts = ("face_alignment.py", "vae_trainer.py", "extract_latentvec.py", "f2p_trainer.py")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faces", type=int, default=140_000)
-    parser.add_argument("--only", nargs="+", choices=scripts, metavar="SCRIPT", help="the last three need those before them")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=_ROOT / "configs" / "hs_face_original.toml",
+        metavar="FILE",
+        help="whose stages are measured (default configs/hs_face_original.toml)",
+    )
+    parser.add_argument("--faces", type=int, default=140_000, help="default 140000")
+    parser.add_argument(
+        "--only", nargs="+", choices=scripts, metavar="SCRIPT", help="the last three need those before them"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     if not Path("/proc/self/status").exists():
         raise UserError("memory is read from /proc, which this system does not have; run this on Linux")
+
+    # Measure.
+    stages = options_of_stages(options.config)
+    alignment = ("--input", "photos", "--output", "aligned", "--max-unreadable", 1)
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_shape(folder, options.faces)
         write_photos(folder, options.faces)
         for script in options.only or scripts:
-            peak = [0, 0]
-
-            def watch(pid: int) -> None:
-                peak[:] = map(max, peak, memory_of(pid))
-
-            seconds = run(command(script, *scripts[script]), folder, watch)
-            found.append({"script": script, "faces": options.faces, "private_gib": round(peak[0] / 2 ** 30, 2),
-                          "resident_gib": round(peak[1] / 2 ** 30, 2), "cpu_seconds": round(seconds, 1)})
-            print(f"{script:22s} {options.faces:,} faces: {found[-1]['private_gib']:.2f} GiB of its own, {found[-1]['resident_gib']:.2f} GiB "
-                  f"with mapped files, {seconds:.0f} CPU seconds", flush=True)
+            given = alignment if script == "face_alignment.py" else stages
+            found.append(measure_memory(script, given, folder=folder, faces=options.faces))
     if options.json:
         write_json(options.json, {"memory": found})
 

@@ -19,7 +19,7 @@ def name_of(file_or_label: str) -> str:
     name = file_or_label.rsplit("@", 1)[-1]
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix):
-            name = name[:-len(suffix)]
+            name = name[: -len(suffix)]
             break
     return unicodedata.normalize("NFC", name)
 
@@ -37,7 +37,7 @@ def checked_name(text: str, where: str) -> str:
 
 
 def split_of(name: str) -> str:
-    """"train" (90 %), "val" or "test" (5 % each) by the name alone: nothing moves when data is added.
+    """ "train" (90 %), "val" or "test" (5 % each) by the name alone: nothing moves when data is added.
 
     The first 8 bytes of SHA-256 of the name as a big-endian integer, modulo 100: 0–89, 90–94, 95–99.
     """

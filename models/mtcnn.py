@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import batched_nms, box_iou, roi_align
 
+from utils.alignment import TEMPLATE_SIZE, alignment_transform
 from utils.errors import UserError
 
 #: joblib files are pickles, which can run code: only these very files are opened.
@@ -29,7 +30,17 @@ _WEIGHTS_SHA256 = {
 }
 
 
-_LONGEST_SIDE, _SHORTEST_SIDE = 1024, 96  # of the picture that is searched, pixels
+#: Longest and shortest side of the picture that is searched, in pixels.
+_LONGEST_SIDE, _SHORTEST_SIDE = 1024, 96
+
+#: Face probabilities that a candidate of P-Net, R-Net and O-Net must exceed.
+_THRESHOLDS = (0.6, 0.7, 0.7)
+
+#: Side of the smallest face looked for, in pixels, and ratio of neighbouring scales.
+_SMALLEST_FACE, _PYRAMID_FACTOR = 20.0, 0.709
+
+#: Fraction of the smaller of two boxes that, covered by a better one, makes it the same face.
+_NESTED = 0.7
 
 
 class PNet(nn.Module):
@@ -41,8 +52,14 @@ class PNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(3, 10, 3), nn.PReLU(10), nn.MaxPool2d(2, 2, ceil_mode=True),
-            nn.Conv2d(10, 16, 3), nn.PReLU(16), nn.Conv2d(16, 32, 3), nn.PReLU(32))
+            nn.Conv2d(3, 10, 3),
+            nn.PReLU(10),
+            nn.MaxPool2d(2, 2, ceil_mode=True),
+            nn.Conv2d(10, 16, 3),
+            nn.PReLU(16),
+            nn.Conv2d(16, 32, 3),
+            nn.PReLU(32),
+        )
         self.box = nn.Conv2d(32, 4, 1)
         self.face = nn.Conv2d(32, 2, 1)
 
@@ -64,9 +81,18 @@ class RNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(3, 28, 3), nn.PReLU(28), nn.MaxPool2d(3, 2, ceil_mode=True),
-            nn.Conv2d(28, 48, 3), nn.PReLU(48), nn.MaxPool2d(3, 2),
-            nn.Conv2d(48, 64, 2), nn.PReLU(64), _Flatten(), nn.Linear(576, 128), nn.PReLU(128))
+            nn.Conv2d(3, 28, 3),
+            nn.PReLU(28),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            nn.Conv2d(28, 48, 3),
+            nn.PReLU(48),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(48, 64, 2),
+            nn.PReLU(64),
+            _Flatten(),
+            nn.Linear(576, 128),
+            nn.PReLU(128),
+        )
         self.box = nn.Linear(128, 4)
         self.face = nn.Linear(128, 2)
 
@@ -81,10 +107,21 @@ class ONet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(3, 32, 3), nn.PReLU(32), nn.MaxPool2d(3, 2, ceil_mode=True),
-            nn.Conv2d(32, 64, 3), nn.PReLU(64), nn.MaxPool2d(3, 2),
-            nn.Conv2d(64, 64, 3), nn.PReLU(64), nn.MaxPool2d(2, 2, ceil_mode=True),
-            nn.Conv2d(64, 128, 2), nn.PReLU(128), _Flatten(), nn.Linear(1152, 256), nn.PReLU(256))
+            nn.Conv2d(3, 32, 3),
+            nn.PReLU(32),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            nn.Conv2d(32, 64, 3),
+            nn.PReLU(64),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(64, 64, 3),
+            nn.PReLU(64),
+            nn.MaxPool2d(2, 2, ceil_mode=True),
+            nn.Conv2d(64, 128, 2),
+            nn.PReLU(128),
+            _Flatten(),
+            nn.Linear(1152, 256),
+            nn.PReLU(256),
+        )
         self.box = nn.Linear(256, 4)
         self.points = nn.Linear(256, 10)
         self.face = nn.Linear(256, 2)
@@ -97,7 +134,7 @@ class ONet(nn.Module):
 class Faces(NamedTuple):
     """The faces of one picture, best score first."""
 
-    boxes: np.ndarray   #: (K, 4) float32, x0 y0 x1 y1 in pixels
+    boxes: np.ndarray  #: (K, 4) float32, x0 y0 x1 y1 in pixels
     scores: np.ndarray  #: (K,) float32 in [0, 1]
     points: np.ndarray  #: (K, 5, 2) float32, x y in pixels, order of `utils.alignment.TEMPLATE`
 
@@ -118,19 +155,12 @@ class Faces(NamedTuple):
 class FaceDetector(nn.Module):
     """The cascade.
 
-    Args:
-        thresholds: face probabilities that a candidate of P-Net, R-Net and O-Net must exceed.
-        min_face: side of the smallest face looked for, pixels.
-        pyramid_factor: ratio of neighbouring scales.
-
     Raises:
         UserError: the package `mtcnn` or one of its weight files is missing or not the expected one.
     """
 
-    def __init__(self, thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
-                 min_face: float = 20.0, pyramid_factor: float = 0.709) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.thresholds, self.min_face, self.pyramid_factor = thresholds, min_face, pyramid_factor
         self.pnet, self.rnet, self.onet = PNet(), RNet(), ONet()
         _load_keras(self.pnet, "pnet.lz4", ("box", "face"))
         _load_keras(self.rnet, "rnet.lz4", ("box", "face"))
@@ -169,31 +199,44 @@ class FaceDetector(nn.Module):
         for shape in dict.fromkeys(s.shape for s in searched):
             together = [i for i, s in enumerate(searched) if s.shape == shape]
             batch = torch.from_numpy(np.stack([searched[i] for i in together])).permute(0, 3, 1, 2)
-            for i, faces in zip(together, self.detect(batch)):
+            for i, faces in zip(together, self.detect(batch), strict=True):
                 back = np.divide(pictures[i].shape[1::-1], shape[1::-1]).astype(np.float32)
                 # Resizing keeps corners in place; pixel centres are half a pixel off them.
-                found[i] = Faces((faces.boxes + 0.5) * np.tile(back, 2) - 0.5, faces.scores, (faces.points + 0.5) * back - 0.5)
-        return found
+                boxes = (faces.boxes + 0.5) * np.tile(back, 2) - 0.5
+                found[i] = Faces(boxes, faces.scores, (faces.points + 0.5) * back - 0.5)
+        return [faces for faces in found if faces is not None]
+
+    def align(self, photo: np.ndarray, which: str) -> tuple[np.ndarray | None, str]:
+        """Where the face of a photo lies.
+
+        Args:
+            photo: (H, W, 3) uint8 RGB.
+            which: "one" or "largest", as `Faces.choose`.
+
+        Returns:
+            The (2, 3) transform to the aligned 256×256 frame, None where no face is chosen, and a status.
+        """
+        faces = self.find(photo)
+        status, index = faces.choose(which)
+        if index is None:
+            return None, status
+        return alignment_transform(faces.points[index], TEMPLATE_SIZE), status
 
     def _propose(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes (K, 4) that P-Net finds at all scales, and which picture (K,) each is of."""
         height, width = pixels.shape[-2:]
         owners, boxes, scores = [], [], []
-        scale = 12 / self.min_face
+        scale = 12 / _SMALLEST_FACE
         while min(height, width) * scale >= 12:
             size = (round(height * scale), round(width * scale))
-            level = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
-            logits, offsets = self.pnet(level)
-            probability = logits.softmax(1)[:, 1]
-            owner, row, column = torch.nonzero(probability > self.thresholds[0], as_tuple=True)
+            owner, box, score = self._propose_at(pixels, size)
             if len(owner):
-                score = probability[owner, row, column]
-                corner = torch.stack([column, row, column, row], 1) * 2.0
-                corner[:, 2:] += 12
-                box = (corner + 12 * offsets[owner, :, row, column]) * corner.new_tensor(
-                    [width / size[1], height / size[0]] * 2)
                 kept = batched_nms(box, score, owner, 0.5)
-                owners.append(owner[kept]), boxes.append(box[kept]), scores.append(score[kept])
-            scale *= self.pyramid_factor
+                owners.append(owner[kept])
+                boxes.append(box[kept])
+                scores.append(score[kept])
+            scale *= _PYRAMID_FACTOR
+
         if not owners:
             none = pixels.new_zeros(0)
             return none.long(), none.reshape(0, 4)
@@ -201,12 +244,27 @@ class FaceDetector(nn.Module):
         kept = batched_nms(box, score, owner, 0.7)
         return owner[kept], box[kept]
 
+    def _propose_at(self, pixels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures (K,), boxes (K, 4) and scores (K,) of the proposals at one scale, pictures resized to `size`."""
+        level = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
+        logits, offsets = self.pnet(level)
+        probability = logits.softmax(1)[:, 1]
+        owner, row, column = torch.nonzero(probability > _THRESHOLDS[0], as_tuple=True)
+
+        # A cell sees 12×12 pixels; cells are 2 pixels apart.
+        corner = torch.stack([column, row, column, row], 1) * 2.0
+        corner[:, 2:] += 12
+        height, width = pixels.shape[-2:]
+        back = corner.new_tensor([width / size[1], height / size[0]] * 2)
+        box = (corner + 12 * offsets[owner, :, row, column]) * back
+        return owner, box, probability[owner, row, column]
+
     def _refine(self, pixels: Tensor, owner: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         boxes = _square(boxes)
         logits, offsets = self.rnet(_patches(pixels, owner, boxes, 24))
         score = logits.softmax(1)[:, 1]
         boxes = boxes + offsets * _sides(boxes)
-        passed = score > self.thresholds[1]
+        passed = score > _THRESHOLDS[1]
         owner, boxes, score = owner[passed], boxes[passed], score[passed]
         kept = batched_nms(boxes, score, owner, 0.7)
         return owner[kept], boxes[kept]
@@ -216,7 +274,7 @@ class FaceDetector(nn.Module):
         logits, offsets, _ = self.onet(_patches(pixels, owner, boxes, 48))
         score = logits.softmax(1)[:, 1]
         boxes = boxes + offsets * _sides(boxes)
-        passed = score > self.thresholds[2]
+        passed = score > _THRESHOLDS[2]
         owner, boxes, score = owner[passed], boxes[passed], score[passed]
         kept = batched_nms(boxes, score, owner, 0.7)
         owner, boxes, score = owner[kept], boxes[kept], score[kept]
@@ -246,15 +304,15 @@ def _faces_of(mask: Tensor, boxes: Tensor, scores: Tensor, points: Tensor) -> Fa
     return Faces(boxes[kept].cpu().numpy(), scores[kept].cpu().numpy(), points[kept].cpu().numpy())
 
 
-def _suppress_nested(boxes: Tensor, threshold: float = 0.7) -> list[int]:
-    """Indices of boxes (K, 4), best first, of which no better one covers more than `threshold` of the smaller area."""
+def _suppress_nested(boxes: Tensor) -> list[int]:
+    """Indices of boxes (K, 4), best first, of which no better one covers more than `_NESTED` of the smaller area."""
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     iou = box_iou(boxes, boxes)
     intersection = iou / (1 + iou) * (area[:, None] + area)
     over_smaller = intersection / torch.minimum(area[:, None], area).clamp(min=1e-6)
     kept: list[int] = []
     for i in range(len(boxes)):
-        if not any(over_smaller[i, k] > threshold for k in kept):
+        if not any(over_smaller[i, k] > _NESTED for k in kept):
             kept.append(i)
     return kept
 
@@ -277,7 +335,7 @@ def _patches(pixels: Tensor, owner: Tensor, boxes: Tensor, size: int) -> Tensor:
     return roi_align(pixels, rois, size, aligned=True)
 
 
-def _load_keras(network: nn.Module, file: str, heads: tuple[str, ...]) -> None:
+def _load_keras(network: PNet | RNet | ONet, file: str, heads: tuple[str, ...]) -> None:
     """Fill a network from a joblib list of Keras arrays: for each layer its kernel, its bias, then PReLU's slopes."""
     arrays = iter(_read_weights(file))
     layers = [m for m in network.features if isinstance(m, (nn.Conv2d, nn.Linear, nn.PReLU))]
@@ -295,20 +353,26 @@ def _read_weights(file: str) -> list[np.ndarray]:
     # Importing the package would pull in TensorFlow; its files are all that is needed.
     package = importlib.util.find_spec("mtcnn")
     if package is None or not package.submodule_search_locations:
-        raise UserError("the package 'mtcnn', whose weights the face detector uses, is not installed. "
-                        "Run: pip install -r requirements.txt")
+        raise UserError(
+            "the package 'mtcnn', whose weights the face detector uses, is not installed. "
+            "Run: pip install -r requirements.txt"
+        )
     path = Path(package.submodule_search_locations[0]) / "assets" / "weights" / file
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read the face detector's weights {path}: {error.strerror}. "
-                        "Run: pip install --force-reinstall mtcnn") from None
+        raise UserError(
+            f"cannot read the face detector's weights {path}: {error.strerror}. "
+            "Run: pip install --force-reinstall mtcnn"
+        ) from None
     return _load_known(data, file)
 
 
 def _load_known(data: bytes, file: str) -> list[np.ndarray]:
     found = hashlib.sha256(data).hexdigest()
     if found != _WEIGHTS_SHA256[file]:
-        raise UserError(f"the face detector's weights {file} are not the known ones: SHA-256 {found}, expected "
-                        f"{_WEIGHTS_SHA256[file]}. They were not opened. Run: pip install --force-reinstall 'mtcnn>=1.0,<2'")
+        raise UserError(
+            f"the face detector's weights {file} are not the known ones: SHA-256 {found}, expected "
+            f"{_WEIGHTS_SHA256[file]}. They were not opened. Run: pip install --force-reinstall 'mtcnn>=1.0,<2'"
+        )
     return joblib.load(io.BytesIO(data))

@@ -4,17 +4,19 @@ Kingma & Welling, "Auto-Encoding Variational Bayes", 2014. The encoder gives mu 
 Gaussian over latents, the decoder a picture from one latent. Depth follows from the image size:
 every stage halves (doubles) the side, between the image and the bottleneck (4×4 in the original).
 The latent is either a vector, made by a linear layer of the whole bottleneck, or spatial: a few
-numbers for each place of the bottleneck, flattened. Either way it is (N, latent_dim).
+numbers for each position of the bottleneck, flattened. Either way it is (N, latent_dim).
 """
 
 import copy
-from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from utils.config import VAEConfig
 
 #: logvar is kept in this range: exp() of it stays finite in half precision, and no gradient is lost inside.
 LOGVAR_RANGE = (-14.0, 8.0)
@@ -77,27 +79,32 @@ class Encoder(nn.Module):
 
     Args:
         image_size: S, a power of two from 32 to 256.
-        channels: width of each stage, as many as `stage_count(image_size, bottleneck)`. The first
+        settings: of the configuration: `encoder_channels`, `latent_dim`, `bottleneck`, `spatial`, `norm`. The first
             kernels are 7, 5 and 4, all later ones 3.
-        latent_dim: dimensions of the latent.
-        norm: "batch" or "group".
-        bottleneck: side of the last feature maps.
-        spatial: the latent holds latent_dim / bottleneck² numbers for each place of the bottleneck.
+
+    Raises:
+        ValueError: another number of channel widths than `stage_count(image_size, bottleneck)`.
     """
 
-    def __init__(self, image_size: int, channels: tuple[int, ...], latent_dim: int, norm: str = "batch",
-                 bottleneck: int = 4, spatial: bool = False) -> None:
+    def __init__(self, image_size: int, settings: VAEConfig) -> None:
         super().__init__()
-        _check_widths(image_size, channels, bottleneck)
+        channels, side = settings.encoder_channels, settings.bottleneck
+        _check_widths(image_size, channels, side)
         kernels = (7, 5, 4) + (3,) * len(channels)
         widths = (3, *channels)
-        self.stages = nn.Sequential(*(DownStage(i, o, k, norm) for i, o, k in zip(widths, channels, kernels)))
-        self.spatial = spatial
-        self.head: nn.Module = (nn.Conv2d(channels[-1], 2 * _places(latent_dim, bottleneck), 1) if spatial
-                                else nn.Linear(channels[-1] * bottleneck ** 2, 2 * latent_dim))
+        stages = []
+        for channels_in, channels_out, kernel in zip(widths, channels, kernels, strict=False):
+            stages.append(DownStage(channels_in, channels_out, kernel, settings.norm))
+        self.stages = nn.Sequential(*stages)
+        self.spatial = settings.spatial
+        self.head: nn.Conv2d | nn.Linear
+        if settings.spatial:
+            self.head = nn.Conv2d(channels[-1], 2 * numbers_per_position(settings.latent_dim, side), 1)
+        else:
+            self.head = nn.Linear(channels[-1] * side**2, 2 * settings.latent_dim)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        # Weights of lower precision take their pictures so too, but only after they are scaled.
+        # Pictures are scaled first, and then take the precision of the weights.
         features = self.stages((pictures * 2 - 1).to(self.head.weight.dtype))
         if not self.spatial:
             features = features.flatten(1)
@@ -106,19 +113,31 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(N, latent_dim) latents → (N, 3, S, S) pictures in [0, 1]. See `Encoder` for the arguments."""
+    """(N, latent_dim) latents → (N, 3, S, S) pictures in [0, 1].
 
-    def __init__(self, image_size: int, channels: tuple[int, ...], latent_dim: int, norm: str = "batch",
-                 bottleneck: int = 4, spatial: bool = False) -> None:
+    Args:
+        image_size: S, a power of two from 32 to 256.
+        settings: of the configuration: `decoder_channels`, `latent_dim`, `bottleneck`, `spatial`, `norm`.
+
+    Raises:
+        ValueError: as `Encoder`.
+    """
+
+    def __init__(self, image_size: int, settings: VAEConfig) -> None:
         super().__init__()
-        _check_widths(image_size, channels, bottleneck)
-        first = max(channels)
-        self.spatial, self.bottleneck = spatial, bottleneck
-        self.project: nn.Module = (nn.Conv2d(_places(latent_dim, bottleneck), first, 1) if spatial
-                                   else nn.Linear(latent_dim, first * bottleneck ** 2))
-        widths = (first, *channels)
-        self.stages = nn.Sequential(*(UpStage(i, o, norm) for i, o in zip(widths, channels)))
-        last = channels[-1]
+        channels, side = settings.decoder_channels, settings.bottleneck
+        _check_widths(image_size, channels, side)
+        first, last = max(channels), channels[-1]
+        self.spatial, self.bottleneck = settings.spatial, side
+        self.project: nn.Module
+        if settings.spatial:
+            self.project = nn.Conv2d(numbers_per_position(settings.latent_dim, side), first, 1)
+        else:
+            self.project = nn.Linear(settings.latent_dim, first * side**2)
+        stages = []
+        for channels_in, channels_out in zip((first, *channels), channels, strict=False):
+            stages.append(UpStage(channels_in, channels_out, settings.norm))
+        self.stages = nn.Sequential(*stages)
         self.to_rgb = nn.Sequential(nn.Conv2d(last, last, 3, padding=1), nn.ReLU(), nn.Conv2d(last, 3, 1))
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -132,25 +151,27 @@ class Decoder(nn.Module):
 
 
 class VAEOutput(NamedTuple):
+    """What a VAE makes of a batch of N pictures."""
+
     reconstruction: Tensor  #: (N, 3, S, S) in [0, 1]
-    mu: Tensor              #: (N, latent_dim)
-    logvar: Tensor          #: (N, latent_dim)
+    mu: Tensor  #: (N, latent_dim)
+    logvar: Tensor  #: (N, latent_dim)
 
 
 class VAE(nn.Module):
     """Encoder, reparameterisation, decoder. See `Encoder` and `Decoder` for the arguments."""
 
-    def __init__(self, image_size: int, encoder_channels: tuple[int, ...], decoder_channels: tuple[int, ...],
-                 latent_dim: int, norm: str = "batch", bottleneck: int = 4, spatial: bool = False) -> None:
+    def __init__(self, image_size: int, settings: VAEConfig) -> None:
         super().__init__()
-        self.image_size, self.latent_dim = image_size, latent_dim
-        self.encoder = Encoder(image_size, encoder_channels, latent_dim, norm, bottleneck, spatial)
-        self.decoder = Decoder(image_size, decoder_channels, latent_dim, norm, bottleneck, spatial)
+        self.image_size, self.latent_dim = image_size, settings.latent_dim
+        self.encoder = Encoder(image_size, settings)
+        self.decoder = Decoder(image_size, settings)
 
     def forward(self, pictures: Tensor, noise: Tensor | None = None) -> VAEOutput:
-        """Reconstruct pictures (N, 3, S, S) in [0, 1] from a draw of their posterior.
+        """Reconstruct pictures from a draw of their posterior.
 
         Args:
+            pictures: (N, 3, S, S) in [0, 1].
             noise: (N, latent_dim) standard normal; None reconstructs from mu.
         """
         mu, logvar = self.encoder(pictures)
@@ -175,73 +196,47 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
 
 
-class LatentPrior(nn.Module):
-    """A normal distribution fitted to the latents that faces are given: what to draw new faces from.
+def noise_for(indices: Tensor, latent_dim: int, *, seed: int, epoch: int) -> Tensor:
+    """Standard normal noise (B, latent_dim) for the faces of a batch, drawn by face and epoch.
 
-    Training pulls each posterior towards N(0, 1), dimension by dimension; how dimensions go together, across the places of a
-    spatial latent above all, only their joint distribution tells. Fitting it afterwards instead of drawing from N(0, 1) is
-    "ex-post density estimation" (Ghosh et al., 2020, 4.1). Mean and covariance are moving averages over the last few
-    thousand faces, those of the aggregated posterior: Cov(mu) + E[diag(exp(logvar))].
+    It depends neither on how faces are batched nor on how many processes share them.
+
+    Args:
+        indices: (B,) numbers of the faces.
     """
+    noise = np.empty((len(indices), latent_dim), np.float32)
+    for row, index in enumerate(indices.tolist()):
+        generator = np.random.Generator(np.random.SFC64([seed, epoch, index]))
+        noise[row] = generator.standard_normal(latent_dim, np.float32)
+    return torch.from_numpy(noise)
 
-    def __init__(self, latent_dim: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(latent_dim))
-        self.register_buffer("covariance", torch.eye(latent_dim))
 
-    @torch.no_grad()
-    def update(self, mu: Tensor, logvar: Tensor) -> None:
-        """Move the averages towards a batch (N, D). Ten faces a dimension count as much as all before them."""
-        share = min(0.1, len(mu) / (10 * mu.shape[1]))
-        apart = mu - self.mean
-        seen = apart.T @ apart / len(mu)
-        seen.diagonal().add_(logvar.exp().mean(0))
-        self.covariance.lerp_(seen, share)
-        self.mean.lerp_(mu.mean(0), share)
-
-    def draw(self, noise: Tensor) -> Tensor:
-        """Latents (N, D) of standard normal noise (N, D)."""
-        return self.mean + noise @ self._factor().float().T
-
-    def divergence(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """KL(N(mu, exp(logvar)) ‖ this) in nats as a function (N, D), (N, D) → (N,): the rate of a code that knows this distribution.
-
-        A function, as what all faces share takes longest and is computed once.
-        """
-        factor = self._factor()
-        precision, half_log_determinant = torch.cholesky_inverse(factor).float(), factor.diagonal().log().sum()
-
-        def kl(mu: Tensor, logvar: Tensor) -> Tensor:
-            apart = mu - self.mean
-            squares = (apart @ precision * apart).sum(1) + logvar.exp() @ precision.diagonal()
-            return 0.5 * (squares - mu.shape[1] - logvar.sum(1)) + half_log_determinant
-
-        return kl
-
-    def _factor(self) -> Tensor:
-        eye = torch.eye(len(self.mean), dtype=torch.float64, device=self.mean.device)
-        return torch.linalg.cholesky(self.covariance.double() + 1e-6 * eye)
+def as_input(pictures: Tensor) -> Tensor:
+    """(B, 3, S, S) uint8 → float32 in [0, 1], channels last, as the networks take it."""
+    return pictures.to(torch.float32, memory_format=torch.channels_last) / 255
 
 
 def fold_batch_norm(encoder: Encoder) -> Encoder:
     """A copy of an encoder in evaluation whose batch normalisations are folded into their convolutions."""
     folded = copy.deepcopy(encoder).eval()
     for module in folded.modules():
-        if isinstance(getattr(module, "norm", None), nn.BatchNorm2d):
+        if isinstance(module, DownStage | ResidualConv) and isinstance(module.norm, nn.BatchNorm2d):
             module.conv = fuse_conv_bn_eval(module.conv, module.norm)
             module.norm = nn.Identity()
     return folded
 
 
+def numbers_per_position(latent_dim: int, bottleneck: int) -> int:
+    """Numbers of a spatial latent for each position of the bottleneck. Raises ValueError where they do not divide."""
+    if latent_dim % bottleneck**2:
+        raise ValueError(f"latent_dim is {latent_dim}; a spatial one is a multiple of {bottleneck**2}")
+    return latent_dim // bottleneck**2
+
+
 def _check_widths(image_size: int, channels: tuple[int, ...], bottleneck: int) -> None:
     stages = stage_count(image_size, bottleneck)
     if len(channels) != stages:
-        raise ValueError(f"{len(channels)} channel widths for image_size {image_size}; expected {stages}, "
-                         f"one for each halving down to {bottleneck}×{bottleneck}")
-
-
-def _places(latent_dim: int, bottleneck: int) -> int:
-    """Numbers of a spatial latent at each place of the bottleneck."""
-    if latent_dim % bottleneck ** 2:
-        raise ValueError(f"latent_dim is {latent_dim}; a spatial one is a multiple of {bottleneck ** 2}")
-    return latent_dim // bottleneck ** 2
+        raise ValueError(
+            f"{len(channels)} channel widths for image_size {image_size}; expected {stages}, "
+            f"one for each halving down to {bottleneck}×{bottleneck}"
+        )

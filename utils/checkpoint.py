@@ -12,17 +12,23 @@ from torch import Tensor, nn
 from utils.errors import UserError
 from utils.files import atomic_write
 
-#: What a checkpoint is of, and in which format: both must match when one is loaded.
-FORMATS = {"vae": "face2parameter vae 2", "f2p": "face2parameter f2p 2"}
+#: What a checkpoint is of, and in which format: both must match when one is loaded. CHANGELOG.md lists the formats.
+FORMATS = {"vae": "face2parameter vae 3", "f2p": "face2parameter f2p 3"}
 
 #: What every checkpoint of a kind holds beside its format.
-_KEYS = {"vae": {"config", "model", "prior", "optimizer", "scaler", "scheduler", "random", "epoch", "step", "sums", "best", "seconds"},
-         "f2p": {"config", "model", "optimizer", "scheduler", "random", "epoch", "best", "seconds", "encoder", "latent_dim",
-                 "parameters", "faces", "far", "creator"}}
+_SHARED_KEYS = {"config", "digests", "model", "optimizers", "epoch", "best", "seconds"}
+_KEYS = {
+    "vae": _SHARED_KEYS | {"prior", "scaler", "step", "steps_done", "sums"},
+    "f2p": _SHARED_KEYS | {"latent_dim", "parameters", "ood_threshold", "creator"},
+}
 
 
 def save(path: Path, kind: str, content: dict[str, Any]) -> None:
-    """Write a checkpoint of tensors and plain values."""
+    """Write a checkpoint of tensors and plain values, whole or not at all.
+
+    Args:
+        kind: "vae" or "f2p".
+    """
     buffer = io.BytesIO()  # torch's own file writer turns a full disk into a RuntimeError
     torch.save({"format": FORMATS[kind], **content}, buffer)
     with atomic_write(path) as file:
@@ -39,49 +45,31 @@ def load(path: Path, kind: str) -> dict[str, Any]:
         data = io.BytesIO(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}") from None
+
     try:
         content = torch.load(data, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = (str(error).splitlines() or [""])[0][:120]
-        raise UserError(f"{path} is no checkpoint of this project: it holds more than tensors and plain values, "
-                        f"and nothing in it was run ({reason})") from None
-    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError, IndexError, OSError,
-            UnicodeDecodeError, AssertionError, NotImplementedError, OverflowError, MemoryError, SyntaxError) as error:
-        reason = (str(error).splitlines() or [""])[0][:120]
-        raise UserError(f"{path} is damaged or no checkpoint ({type(error).__name__}: {reason})") from None
+        raise UserError(
+            f"{path} is no checkpoint of this project: it holds more than tensors and plain values, "
+            f"and nothing in it was run ({_first_line(error)})"
+        ) from None
+    except Exception as error:  # a damaged file fails in many ways
+        raise UserError(f"{path} is damaged or no checkpoint ({type(error).__name__}: {_first_line(error)})") from None
+
     if not isinstance(content, dict) or not isinstance(content.get("format"), str):
         raise UserError(f"{path} is no checkpoint of this project")
     if content["format"] != FORMATS[kind]:
-        raise UserError(f"{path} has format {content['format']!r}; expected {FORMATS[kind]!r}. "
-                        "It was written by another script or version: train again with --restart")
+        raise UserError(
+            f"{path} has format {content['format']!r}; expected {FORMATS[kind]!r}. "
+            "It was written by another script or version: choose another run.name, or train again with --restart"
+        )
     missing = _KEYS[kind] - content.keys()
     if missing:
-        raise UserError(f"{path} lacks {', '.join(sorted(missing))}; it was written by another version. Train again with --restart")
+        raise UserError(
+            f"{path} lacks {', '.join(sorted(missing))}; it was written by another version. "
+            "Choose another run.name, or train again with --restart"
+        )
     return content
-
-
-def load_newest(folder: Path, kind: str) -> tuple[dict[str, Any], Path] | None:
-    """`last.pt` of a folder, or `best.pt` where that is damaged, said aloud; None where there is none.
-
-    Raises:
-        UserError: checkpoints are there and none can be loaded.
-    """
-    problems = []
-    for name in ("last.pt", "best.pt"):
-        path = folder / name
-        if not path.exists():
-            continue
-        try:
-            content = load(path, kind)
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        if problems:
-            print(f"{problems[0]}.\nGoing on from {path} instead.")
-        return content, path
-    if problems:
-        raise UserError(f"{problems[0]}. No other checkpoint is left in {folder}; start over with --restart")
-    return None
 
 
 def restore(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
@@ -99,5 +87,10 @@ def fingerprint(module: nn.Module) -> str:
     for name, tensor in sorted(module.state_dict().items()):
         tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        if tensor.numel():
+            digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:120]

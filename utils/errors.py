@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from typing import NoReturn
 
 #: What the operating system says when the person, not the program, has to act.
 _PERSONS_ERRNOS = {
@@ -24,6 +25,9 @@ _PERSONS_ERRNOS = {
     errno.ELOOP: "too many levels of symbolic links",
 }
 
+#: Exit status of a script whose output nobody reads any more, as a shell gives it (128 + SIGPIPE).
+_PIPE_CLOSED = 141
+
 
 class UserError(Exception):
     """What was found, what was expected and what to do, in one message."""
@@ -36,8 +40,10 @@ class Interrupted(Exception):
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's `main` so that nothing a person can cause ends in a traceback.
 
-    Exit status: 0 done, 2 a `UserError` or an operating system's refusal, 130 interrupted.
+    Exit status: 0 done, 2 a `UserError`, a refusal of the operating system or too little memory, 130 interrupted,
+    141 where the reader of the output has gone.
     """
+    _print_whatever_the_terminal_knows()
     threading.excepthook = _told_by_the_main_thread
     # Asked to end, a script leaves as with Ctrl-C: what is half done is taken away, and workers end.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -51,18 +57,39 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _leave("Stopped. What was finished is kept; the same command goes on from there.", 130)
     except BrokenPipeError:
-        # The reader of our output (head, less) has left: nothing is wrong and nobody is listening.
+        # The reader of our output (head, less) has left, and nobody is listening.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(_PIPE_CLOSED)
     except OSError as error:
-        reason = _PERSONS_ERRNOS.get(error.errno)
+        reason = _PERSONS_ERRNOS.get(error.errno or 0)
         if reason is None:
             raise
         where = f" at {error.filename}" if error.filename else ""
-        _leave(f"error: {reason}{where} ({error.strerror}). What was finished before is untouched; "
-               "put it right and run the same command again.", 2)
-    except MemoryError as error:
-        _leave(f"error: out of memory: {error}. Lower the batch size or use a smaller data set.", 2)
+        _leave(
+            f"error: {reason}{where} ({error.strerror}). What was finished before is untouched; "
+            "put it right and run the same command again.",
+            2,
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        first_line = (str(error).splitlines() or [""])[0][:200]
+        _leave(f"error: out of memory: {first_line}. Lower the batch size or use a smaller data set.", 2)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's, or PyTorch's on a CPU or a GPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
+def _print_whatever_the_terminal_knows() -> None:
+    """Replace what an output's encoding cannot show, as in a file name or in R², instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def _told_by_the_main_thread(what: threading.ExceptHookArgs) -> None:
@@ -71,7 +98,7 @@ def _told_by_the_main_thread(what: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(what)
 
 
-def _leave(message: str, status: int) -> None:
+def _leave(message: str, status: int) -> NoReturn:
     # tqdm may have left the cursor in the middle of its bar.
     sys.stdout.flush()
     print(f"\n{message}", file=sys.stderr, flush=True)

@@ -1,23 +1,36 @@
 """Files that are either whole or absent, and folders that one run holds at a time."""
 
+import errno
 import json
 import os
+import secrets
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from utils.errors import UserError
 
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
     import msvcrt
+
+#: What the names of this program's temporary files end in; nothing else is ever swept away.
+_TEMPORARY = ".f2p-tmp"
+
+#: Bytes of a file's name that its temporary file keeps: file systems allow 255 in all.
+_NAME_BYTES = 80
+
+#: What a file system answers that knows no locks.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+
+#: What it answers where another process holds the lock.
+_LOCKED = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 
 
 @contextmanager
@@ -25,48 +38,71 @@ def atomic_write(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; flush it to disk and rename it to `path` on success.
 
     Whoever reads `path`, at any moment and after any crash, sees the old file or the new one.
-    `sync=False` leaves the flush to the caller, for many small files that can be made again.
+
+    Args:
+        path: file to write; its folder is made where it is missing.
+        sync: False leaves the flush to the caller, for many small files that can be made again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent)
+    short = os.fsdecode(os.fsencode(path.name)[:_NAME_BYTES])
+    temporary = path.parent / f".{short}.{secrets.token_hex(6)}{_TEMPORARY}"
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             if sync:
                 os.fsync(file.fileno())
-        if os.name == "posix":  # mkstemp makes private files; a result is as readable as any other
-            os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, whole or not at all. File names that are not UTF-8 keep their bytes."""
     with atomic_write(path) as file:
-        file.write(text.encode("utf-8"))
+        file.write(text.encode("utf-8", "surrogateescape"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON. Infinities and NaN raise ValueError: they are not JSON."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write `value` as JSON, whole or not at all. NaN becomes null; infinities raise ValueError."""
+    text = json.dumps(_nan_to_null(value), indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file of ours; None where the file is missing or damaged."""
+    try:
+        found = json.loads(path.read_bytes().decode("utf-8", "surrogateescape"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def sweep_temporaries(folder: Path) -> None:
     """Delete what a killed `atomic_write` left in `folder` (only call while holding its lock)."""
-    for temporary in folder.glob(".*.tmp"):
+    for temporary in folder.glob(f".*{_TEMPORARY}"):
         temporary.unlink(missing_ok=True)
 
 
+def archive(folder: Path) -> None:
+    """Give a folder that is to be written anew another name, so that what it holds is kept."""
+    if folder.exists():
+        folder.rename(folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}.old"))
+
+
 @contextmanager
-def hold(folder: Path, what: str, wait: bool = False) -> Iterator[None]:
-    """Hold `folder` for this process, so that two runs never write the same files.
+def lock_folder(folder: Path, what: str, wait: bool = False) -> Iterator[None]:
+    """Lock `folder` for this process, so that two runs never write the same files.
 
     The lock is the operating system's and ends with the process, however that ends, so a lock
-    file left by a dead process is no obstacle. It is not inherited by child processes.
+    file left by a dead process is no obstacle. Child processes do not inherit it. Where the file system
+    knows no locks, that is said and work goes on.
 
-    With `wait`, a folder that another process holds is waited for.
+    Args:
+        folder: made where it is missing.
+        what: name of the holder, for whoever finds the folder locked.
+        wait: wait for a folder that another process holds.
 
     Raises:
         UserError: another living process holds the folder; the message says which.
@@ -74,34 +110,42 @@ def hold(folder: Path, what: str, wait: bool = False) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     # Opened for appending so that the holder's line survives our attempt.
-    file = open(path, "a+", encoding="utf-8")
-    while True:
-        try:
-            _lock(file)
-            break
-        except OSError:
-            if wait:
-                time.sleep(0.2)
-                continue
-            holder = path.read_text(encoding="utf-8").strip() or "another process"
-            file.close()
-            raise UserError(f"{folder} is in use by {holder}. Wait until it has finished, stop it, "
-                            "or choose another folder.") from None
-    try:
-        file.truncate(0)
-        file.write(f"{what} (process {os.getpid()} on {socket.gethostname()}, "
-                   f"since {time.strftime('%Y-%m-%d %H:%M:%S')})\n")
-        file.flush()
-        yield
-    finally:
+    with open(path, "a+", encoding="utf-8") as file:
+        _acquire(file, folder=folder, wait=wait)
         try:
             file.truncate(0)
-        except OSError:
-            pass  # a full disk must not hide the error that is on its way
-        file.close()
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            file.write(f"{what} (process {os.getpid()} on {socket.gethostname()}, since {since})\n")
+            file.flush()
+            yield
+        finally:
+            with suppress(OSError):  # a full disk must not hide the error that is on its way
+                file.truncate(0)
 
 
-def _lock(file) -> None:
+def _acquire(file: TextIO, *, folder: Path, wait: bool) -> None:
+    while True:
+        try:
+            return _lock(file)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                print(
+                    f"warning: the file system of {folder} knows no locks ({error.strerror}); "
+                    "make sure that no other run writes there",
+                    file=sys.stderr,
+                )
+                return
+            if error.errno not in _LOCKED:
+                raise
+        if not wait:
+            holder = Path(file.name).read_text(encoding="utf-8").strip() or "another process"
+            raise UserError(
+                f"{folder} is in use by {holder}. Wait until it has finished, stop it, or choose another folder."
+            )
+        time.sleep(0.2)
+
+
+def _lock(file: TextIO) -> None:
     if fcntl is not None:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     else:
@@ -110,11 +154,11 @@ def _lock(file) -> None:
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 
 
-def _umask() -> int:
-    if sys.platform.startswith("linux"):
-        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+def _nan_to_null(value: Any) -> Any:
+    if isinstance(value, float) and value != value:
+        return None
+    if isinstance(value, dict):
+        return {key: _nan_to_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nan_to_null(item) for item in value]
+    return value

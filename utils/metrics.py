@@ -4,11 +4,19 @@ from typing import Any
 
 import numpy as np
 
+#: Rows that are brought to double precision at a time: a whole set would be twice its size.
+_BLOCK = 8192
 
-def parameter_metrics(truth: np.ndarray, predicted: np.ndarray, names: list[str], groups: list[str]) -> dict[str, Any]:
+#: Penalties that ridge regression tries, as multiples of the number of training faces.
+_STRENGTHS = np.logspace(-4, 1, 16)
+
+
+def parameter_metrics(
+    truth: np.ndarray, predicted: np.ndarray, *, names: list[str], groups: list[str]
+) -> dict[str, Any]:
     """Metrics of predicted parameters, in normalised units.
 
-    R² of a parameter is 1 − SSE / SST about its mean over these faces; where SST is 0 it is None and
+    R² of a parameter is 1 − SSE / SST about its mean over these faces; where SST is 0 it is NaN (null in JSON) and
     left out of means. Cosine similarity and Euclidean distance are of a face's whole vector, averaged.
 
     Args:
@@ -21,25 +29,33 @@ def parameter_metrics(truth: np.ndarray, predicted: np.ndarray, names: list[str]
     """
     truth, predicted = np.asarray(truth, np.float64), np.asarray(predicted, np.float64)
     error = predicted - truth
-    sst = ((truth - truth.mean(0)) ** 2).sum(0)
-    # A constant column leaves rounding behind instead of 0.
-    defined = sst > 1e-12 * len(truth)
-    r2 = np.where(defined, 1 - (error ** 2).sum(0) / np.where(defined, sst, 1), np.nan)
     mae = np.abs(error).mean(0)
+
+    # R² per parameter; a constant column leaves rounding behind instead of 0.
+    sst = ((truth - truth.mean(0)) ** 2).sum(0)
+    defined = sst > 1e-12 * len(truth)
+    r2 = np.where(defined, 1 - (error**2).sum(0) / np.where(defined, sst, 1), np.nan)
+
+    # Cosine similarity per face.
     norms = np.linalg.norm(truth, axis=1) * np.linalg.norm(predicted, axis=1)
     cosine = (truth * predicted).sum(1) / np.maximum(norms, 1e-12)
 
-    def summary(mask: np.ndarray) -> dict[str, float | None]:
-        known = r2[mask & defined]
-        return {"r2": float(known.mean()) if len(known) else None, "mae": float(mae[mask].mean())}
-
     group_of = np.array(groups)
-    return summary(np.ones(len(names), bool)) | {
-        "cosine_similarity": float(cosine.mean()), "distance": float(np.linalg.norm(error, axis=1).mean()),
+    of_group = {group: group_of == group for group in dict.fromkeys(groups)}
+    return {
+        **_means(r2, mae),
+        "cosine_similarity": float(cosine.mean()),
+        "distance": float(np.linalg.norm(error, axis=1).mean()),
         "undefined_r2": int((~defined).sum()),
-        "groups": {group: summary(group_of == group) for group in dict.fromkeys(groups)},
-        "parameters": {name: {"r2": float(r2[i]) if defined[i] else None, "mae": float(mae[i])}
-                       for i, name in enumerate(names)}}
+        "groups": {group: _means(r2[mask], mae[mask]) for group, mask in of_group.items()},
+        "parameters": {name: {"r2": float(r2[i]), "mae": float(mae[i])} for i, name in enumerate(names)},
+    }
+
+
+def _means(r2: np.ndarray, mae: np.ndarray) -> dict[str, float]:
+    """Means over parameters; an R² that is not defined is left out."""
+    defined = r2[~np.isnan(r2)]
+    return {"r2": float(defined.mean()) if len(defined) else float("nan"), "mae": float(mae.mean())}
 
 
 def psnr(mse: float) -> float:
@@ -47,13 +63,14 @@ def psnr(mse: float) -> float:
     return float(-10 * np.log10(max(mse, 1e-12)))
 
 
-def active_units(mu: np.ndarray, threshold: float = 0.01) -> int:
-    """Dimensions of mu (N, D) whose variance over faces exceeds the threshold (Burda et al., 2016, 4)."""
-    return int((np.var(np.asarray(mu, np.float64), axis=0) > threshold).sum())
+def active_units(mu: np.ndarray) -> int:
+    """Dimensions of mu (N, D) whose variance over faces exceeds 0.01 (Burda et al., 2016, section 4)."""
+    return int((np.var(np.asarray(mu, np.float64), axis=0) > 0.01).sum())
 
 
-def ridge(train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray],
-          strengths: np.ndarray = np.logspace(-4, 1, 16)) -> tuple[np.ndarray, np.ndarray, float]:
+def ridge(
+    train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray], strengths: np.ndarray = _STRENGTHS
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Ridge regression on standardised inputs, its strength the one with the least squared error on `val`.
 
     Args:
@@ -64,10 +81,15 @@ def ridge(train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarra
         Weights (D, P) and bias (P,) for inputs as given, and the strength chosen.
     """
     x, y = train
-    blocks = [slice(i, i + 8192) for i in range(0, len(x), 8192)]  # in double precision a whole set is twice its size
+    blocks = [slice(i, i + _BLOCK) for i in range(0, len(x), _BLOCK)]
+
+    # Standardise.
     mean, centre = x.mean(0, dtype=np.float64), y.mean(0, dtype=np.float64)
-    std = np.sqrt(sum(np.square(x[b] - mean).sum(0) for b in blocks) / len(x))
+    variance = sum(np.square(x[b] - mean).sum(0) for b in blocks) / len(x)
+    std = np.sqrt(variance)
     std = np.where(std < 1e-6 * (1 + np.abs(mean)), 1.0, std)
+
+    # The normal equations, once for all strengths.
     gram, cross = np.zeros((x.shape[1],) * 2), np.zeros((x.shape[1], y.shape[1]))
     for b in blocks:
         z = (x[b] - mean) / std
@@ -75,9 +97,13 @@ def ridge(train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarra
         cross += z.T @ (y[b] - centre)
     values, vectors = np.linalg.eigh(gram)
     projected = vectors.T @ cross
+
+    def shrunk(strength: float) -> np.ndarray:
+        return projected / (np.maximum(values, 0) + strength * len(x))[:, None]
+
+    # Choose on val.
     rotated, val_y = (val[0] - mean) / std @ vectors, val[1] - centre
-    shrunk = lambda strength: projected / (np.maximum(values, 0) + strength * len(x))[:, None]
-    errors = [np.square(rotated @ shrunk(s) - val_y).mean() for s in strengths]
+    errors = [np.square(rotated @ shrunk(strength) - val_y).mean() for strength in strengths]
     best = float(strengths[int(np.argmin(errors))])
     weights = vectors @ shrunk(best) / std[:, None]
     return weights, centre - mean @ weights, best

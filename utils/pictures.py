@@ -1,5 +1,6 @@
 """Pictures in and out of files."""
 
+import io
 import os
 import sys
 import warnings
@@ -14,9 +15,17 @@ from utils.files import atomic_write, write_text
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
+#: What is opened, by a file's content: a PostScript file named .jpg is no picture here.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+
 #: A larger picture is refused as a decompression bomb: no camera makes one, and it would fill the memory.
 MAX_PIXELS = 300_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+#: Chunks of a PNG file that its pixels need; the others are metadata.
+_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 
 
 class UnreadablePicture(Exception):
@@ -27,10 +36,10 @@ def read_rgb(path: Path, at_least: int | None = None) -> np.ndarray:
     """Read a picture as people see it: (H, W, 3) uint8 RGB, EXIF orientation applied.
 
     Grey, palette, CMYK and 16-bit pictures are converted, an alpha channel is laid over mid-grey,
-    of an animation the first frame is taken.
+    of an animation the first frame is taken. Metadata that cannot be read is left aside: pixels count.
 
     Args:
-        path: PNG, JPEG, WebP or BMP.
+        path: PNG, JPEG, WebP or BMP, by its content.
         at_least: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as
             both its sides stay at least this long.
 
@@ -41,30 +50,64 @@ def read_rgb(path: Path, at_least: int | None = None) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", category=UserWarning)
-            with Image.open(path) as image:
-                if at_least is not None:
-                    image.draft("RGB", (at_least, at_least))
-                image.load()
-                image = ImageOps.exif_transpose(image)
-                return _as_rgb(image)
+            return _decode(path, at_least)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnreadablePicture(f"more than {MAX_PIXELS // 1_000_000} million pixels") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-            ZeroDivisionError, AttributeError, MemoryError, RuntimeError) as error:
-        # Pillow's decoders raise nearly anything on damaged files.
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         reason = str(error).replace(str(path), "the file") or type(error).__name__
+        reason = reason.encode("utf-8", "replace").decode("utf-8")
         raise UnreadablePicture(" ".join(reason.split())[:200]) from None
-    except Exception as error:  # struct.error, zlib.error
-        if type(error).__module__ in ("struct", "zlib"):
-            raise UnreadablePicture(str(error)) from None
+
+
+def _decode(path: Path, at_least: int | None) -> np.ndarray:
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            return _pixels(image, at_least)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise
+    except Exception:
+        # What failed may be metadata alone.
+        stripped = _without_metadata(path.read_bytes())
+        if stripped is None:
+            raise
+    with Image.open(io.BytesIO(stripped), formats=_FORMATS) as image:
+        return _pixels(image, at_least)
+
+
+def _pixels(image: Image.Image, at_least: int | None) -> np.ndarray:
+    if at_least is not None:
+        image.draft("RGB", (at_least, at_least))
+    image.load()
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF says nothing of the pixels
+        image.info.pop("exif", None)
+    return _as_rgb(image)
+
+
+def _without_metadata(data: bytes) -> bytes | None:
+    """A PNG file reduced to what its pixels need; None for another format, or where nothing could be left out."""
+    if not data.startswith(_PNG_SIGNATURE):
+        return None
+    kept, at, left_out = [_PNG_SIGNATURE], len(_PNG_SIGNATURE), False
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        kind, end = data[at + 4 : at + 8], at + 12 + length
+        if kind in _PIXEL_CHUNKS:
+            kept.append(data[at:end])
+        else:
+            left_out = True
+        at = end
+    return b"".join(kept) if left_out else None
 
 
 def _as_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith(("I;16", "I")):
-        return np.repeat((np.asarray(image, np.int64).clip(0, 65535) >> 8).astype(np.uint8)[..., None], 3, -1)
+    if image.mode.startswith("I"):
+        grey = (np.asarray(image, np.int64).clip(0, 65535) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, -1)
     if image.mode == "F":
-        return np.repeat(np.nan_to_num(np.asarray(image)).clip(0, 255).astype(np.uint8)[..., None], 3, -1)
+        grey = np.nan_to_num(np.asarray(image)).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, -1)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (127, 127, 127, 255))
@@ -73,7 +116,11 @@ def _as_rgb(image: Image.Image) -> np.ndarray:
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write a (H, W, 3) uint8 RGB picture as its suffix says (PNG or JPEG), whole or not at all."""
+    """Write a (H, W, 3) uint8 RGB picture as its suffix says (PNG or JPEG), whole or not at all.
+
+    Raises:
+        UserError: another suffix.
+    """
     suffix = path.suffix.lower()
     if suffix not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"{path} should end in .png or .jpg, the formats that pictures are written in")
@@ -113,42 +160,73 @@ def unique_stems(files: list[str]) -> list[str]:
 
     Compared without regard to case, as some file systems do.
     """
-    full = [False] * len(files)
+    keeps_suffix = [False] * len(files)
     while True:
-        stems = [file if keep else file.rsplit(".", 1)[0] for file, keep in zip(files, full)]
+        stems = []
+        for file, keep in zip(files, keeps_suffix, strict=True):
+            stems.append(file if keep else file.rsplit(".", 1)[0])
+
+        # Files whose stems clash keep their extension, until none do.
         taken: dict[str, list[int]] = {}
         for i, stem in enumerate(stems):
             taken.setdefault(stem.casefold(), []).append(i)
-        clashing = [i for group in taken.values() if len(group) > 1 for i in group if not full[i]]
+        clashing = [i for group in taken.values() if len(group) > 1 for i in group if not keeps_suffix[i]]
         if not clashing:
             return stems
         for i in clashing:
-            full[i] = True
+            keeps_suffix[i] = True
 
 
-def list_unreadable(listing: Path, reasons: dict[str, str], total: int, most: float, setting: str) -> None:
-    """Write down which of `total` pictures cannot be read, and why; without any, take an earlier list away.
+def write_listing(listing: Path, reasons: dict[str, str]) -> None:
+    """Write which pictures cannot be used, a line "picture, tab, reason" each; without any, remove the listing."""
+    if reasons:
+        lines = [f"{printable(picture)}\t{reason}\n" for picture, reason in reasons.items()]
+        write_text(listing, "".join(lines))
+    else:
+        listing.unlink(missing_ok=True)
+
+
+def check_unreadable(reasons: dict[str, str], *, total: int, most: float, setting: str, listing: Path) -> None:
+    """List unreadable pictures, and stop where they are too many.
 
     Args:
-        listing: file to write: a line "picture, tab, reason" each.
-        reasons: picture → why.
-        most: share of pictures that may be unreadable.
-        setting: what this share is called where the person sets it.
+        reasons: picture → why it cannot be read.
+        total: pictures that were looked at.
+        most: fraction of them that may be unreadable.
+        setting: what this fraction is called where the person sets it.
+        listing: file for `write_listing`.
 
     Raises:
         UserError: more than that are unreadable.
     """
+    write_listing(listing, reasons)
     if not reasons:
-        listing.unlink(missing_ok=True)
         return
-    write_text(listing, "".join(f"{picture}\t{reason}\n" for picture, reason in reasons.items()))
-    share = f"{len(reasons)} of {total} pictures cannot be read"
+    summary = f"{len(reasons)} of {total} pictures cannot be read"
     if len(reasons) > most * total:
-        raise UserError(f"{share} ({len(reasons) / total:.1%}; {setting} allows {most:.1%}). They are listed in {listing}. "
-                        "Repair or remove them, or allow more")
-    print(f"{share} and are left out; listed in {listing}", file=sys.stderr)
+        raise UserError(
+            f"{summary} ({len(reasons) / total:.1%}; {setting} allows {most:.1%}). They are listed in {listing}. "
+            "Repair or remove them, or allow more"
+        )
+    print(f"{summary} and are left out; listed in {listing}", file=sys.stderr)
+
+
+def printable(name: str) -> str:
+    """A file's name on one line, whatever bytes it has: control characters and broken UTF-8 are escaped."""
+    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def as_uint8(batch: np.ndarray) -> np.ndarray:
     """Floats in [0, 1] → uint8, rounded."""
     return (np.clip(batch, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def grid(pictures: np.ndarray, columns: int) -> np.ndarray:
+    """(N, H, W, 3) uint8 pictures as one (rows·H, columns·W, 3), filled row by row, white where none is left."""
+    count, height, width = pictures.shape[:3]
+    rows = -(-count // columns)
+    filled = np.full((rows * columns, height, width, 3), 255, np.uint8)
+    filled[:count] = pictures
+    sheet = filled.reshape(rows, columns, height, width, 3).transpose(0, 2, 1, 3, 4)
+    return sheet.reshape(rows * height, columns * width, 3)

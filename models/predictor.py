@@ -1,0 +1,251 @@
+"""A run's trained networks: loaded from its folder, and as one object that turns a photo into parameters.
+
+from models.predictor import Predictor
+from utils.pictures import read_rgb
+
+predictor = Predictor.load(Path("runs/creator"))
+prediction = predictor.predict(read_rgb(Path("photo.jpg")))
+for parameter, value in zip(predictor.parameters, prediction.parameters):
+    print(parameter.name, parameter.in_game(value))
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from games.game import EmbeddedGame, embedded_game
+from games.parameters import Parameter
+from models.mtcnn import FaceDetector
+from models.regressor import Regressor
+from models.vae import VAE, Encoder, as_input, fold_batch_norm
+from utils import checkpoint
+from utils.alignment import TEMPLATE_SIZE, undo_misalignment, warp
+from utils.config import Config, changed_settings, from_dict
+from utils.errors import UserError
+from utils.files import read_json
+from utils.pictures import as_uint8
+from utils.run import Run
+
+#: How often a photo's alignment is corrected by the misalignment found in it.
+_CORRECTIONS = 2
+
+#: No correction goes further than this many standard deviations of the misalignments of training.
+_LARGEST_CORRECTION = 3.0
+
+#: Settings that the encoder was built with; those of the configuration must agree.
+_ENCODER_SETTINGS = (
+    "data.image_size:",
+    "vae.encoder_channels:",
+    "vae.latent_dim:",
+    "vae.bottleneck:",
+    "vae.spatial:",
+    "vae.norm:",
+)
+
+_NO_FACE = {
+    "no_face": "no face was found in it",
+    "several_faces": "several faces were found in it; use --faces largest, or crop it",
+}
+
+
+class NoFace(Exception):
+    """A photo that no parameters can be predicted from; the message says why."""
+
+
+class Prediction(NamedTuple):
+    """One aligned face and what the networks make of it."""
+
+    aligned: np.ndarray  #: (256, 256, 3) uint8, or as it was given
+    reconstruction: np.ndarray  #: (S, S, 3) uint8
+    latent: np.ndarray  #: (2·latent_dim,) float32, [mu | logvar]
+    parameters: np.ndarray  #: (P,) float32 in [0, 1]
+    distance: float  #: from the faces of training; above `Predictor.ood_threshold` a prediction is a guess
+
+
+class Predictor:
+    """Both networks of a run and the face detector, as one.
+
+    Use `Predictor.load`. Attributes: `parameters` (the table of the P parameters), `config` (of stage 1),
+    `ood_threshold` (out-of-distribution threshold: 99 % of the validation faces have a smaller `Prediction.distance`),
+    `test_r2` (parameter name → R² on test faces: how far to trust it).
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.vae, self.config = load_vae(run)
+        self.regressor, content = load_regressor(run)
+        if content["digests"].get("the encoder") != checkpoint.fingerprint(self.vae.encoder):
+            raise UserError(
+                f"{run.folder}: stage 2 was trained on the latents of another VAE than {run.vae.best}. "
+                "Run extract_latentvec.py and f2p_trainer.py again"
+            )
+        self.encoder = fold_batch_norm(self.vae.encoder)
+        self.parameters = [Parameter(*row) for row in content["parameters"]]
+        self.ood_threshold: float = content["ood_threshold"]
+        self.creator_version: str | None = content["creator"]
+        # Of stage 2: the VAE may be older than the setting.
+        self.averages_mirror_image = from_dict(content["config"], str(run.f2p.best)).latents.mirrored
+
+    @classmethod
+    def load(cls, folder: Path) -> "Predictor":
+        """Load the best networks of a run folder.
+
+        Raises:
+            UserError: no such folder; a checkpoint is missing or damaged; the stages do not belong together.
+        """
+        if not folder.is_dir():
+            raise UserError(
+                f"there is no run folder {folder}; train one first (python vae_trainer.py, extract_latentvec.py, "
+                "f2p_trainer.py), or name it with --run"
+            )
+        return cls(Run(folder))
+
+    # --- prediction ---------------------------------------------------------------------------
+
+    def predict(self, photo: np.ndarray, faces: str = "one") -> Prediction:
+        """Find the face in a photo, align it and predict its parameters.
+
+        Args:
+            photo: (H, W, 3) uint8 RGB.
+            faces: "one" refuses a photo with several faces, "largest" takes the largest of several.
+
+        Raises:
+            NoFace: no face in it, or several.
+        """
+        matrix, status = self.detector.align(photo, faces)
+        if matrix is None:
+            raise NoFace(_NO_FACE[status])
+        aligned = warp(photo, self.correct(photo, matrix), TEMPLATE_SIZE)
+        return self.predict_aligned([aligned])[0]
+
+    @torch.inference_mode()
+    def predict_aligned(self, faces: list[np.ndarray]) -> list[Prediction]:
+        """Predict the parameters of aligned faces, each (S, S, 3) uint8 RGB."""
+        latents = self.encode(faces)
+        parameters = self.regressor(latents)
+        if self.averages_mirror_image:
+            mirrored = self.regressor(self.encode([face[:, ::-1] for face in faces]))
+            parameters = (parameters + mirrored) / 2
+
+        mu = latents.chunk(2, 1)[0]
+        reconstructions = as_uint8(self.vae.decoder(mu).permute(0, 2, 3, 1).numpy())
+        distances = self.regressor.standardiser.distance(latents).tolist()
+        columns = (faces, reconstructions, latents.numpy(), parameters.clamp(0, 1).numpy(), distances)
+        return [Prediction(*row) for row in zip(*columns, strict=True)]
+
+    @torch.inference_mode()
+    def correct(self, photo: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        """An alignment of a photo, corrected so that the face lies in its frame as the faces of training do.
+
+        A detector's points are some pixels off, and a shift of the face is no shape of the face. A regressor that has
+        not learned misalignment leaves the alignment as it is.
+
+        Args:
+            photo: (H, W, 3) uint8 RGB.
+            matrix: (2, 3) transform from the photo to the 256×256 frame.
+        """
+        if self.regressor.misalignment is None:
+            return matrix
+        for _ in range(_CORRECTIONS):
+            latent = self.encode([warp(photo, matrix, TEMPLATE_SIZE)])
+            found = self.regressor.misalignment_of(latent)[0].clamp(-_LARGEST_CORRECTION, _LARGEST_CORRECTION)
+            matrix = undo_misalignment(matrix, found.numpy())
+        return matrix
+
+    def encode(self, faces: list[np.ndarray]) -> Tensor:
+        """(N, 2·latent_dim) latents [mu | logvar] of aligned faces, each (S, S, 3) uint8."""
+        return encode_aligned(self.encoder, faces, self.config.data.image_size)
+
+    def is_out_of_distribution(self, prediction: Prediction) -> bool:
+        """Whether a face is so unlike those of training that its prediction is a guess."""
+        return prediction.distance > self.ood_threshold
+
+    @cached_property
+    def detector(self) -> FaceDetector:
+        return FaceDetector()
+
+    # --- the game -----------------------------------------------------------------------------
+
+    @cached_property
+    def game(self) -> EmbeddedGame | None:
+        """The embedded game, in the version that the run learned; None for another game or another version."""
+        return embedded_game(self.creator_version)
+
+    @cached_property
+    def test_r2(self) -> dict[str, float | None]:
+        metrics = read_json(self.run.f2p.metrics) or {}
+        try:
+            return {name: values["r2"] for name, values in metrics["test"]["parameters"].items()}
+        except (KeyError, TypeError, AttributeError):
+            return {}
+
+    def character(self, parameters: np.ndarray) -> np.ndarray | None:
+        """The embedded game's face with parameters (P,), (256, 256, 3) uint8; None for another game."""
+        return None if self.game is None else self.game.picture(parameters)
+
+
+@torch.inference_mode()
+def encode_aligned(encoder: Encoder, faces: list[np.ndarray], size: int) -> Tensor:
+    """(N, 2·latent_dim) latents of aligned faces, each (S, S, 3) uint8, by an encoder of pictures size×size."""
+    resized = []
+    for face in faces:
+        if face.shape[0] != size:
+            face = cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA)
+        resized.append(face)
+    pictures = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
+    return torch.cat(encoder(as_input(pictures)), 1)
+
+
+# --- loading --------------------------------------------------------------------------------------
+
+
+def load_vae(run: Run) -> tuple[VAE, Config]:
+    """The best VAE of a run, rebuilt from its checkpoint alone, and the configuration it was trained with.
+
+    Raises:
+        UserError: no checkpoint, or one that cannot be used.
+    """
+    content, path = run.vae.load_best()
+    trained = from_dict(content["config"], str(path))
+    model = VAE(trained.data.image_size, trained.vae)
+    checkpoint.restore(model, content["model"], path)
+    return model.eval(), trained
+
+
+def load_encoder(config: Config) -> tuple[Encoder, Config]:
+    """The trained encoder of a configuration's run, and the configuration it was trained with.
+
+    Raises:
+        UserError: as `load_vae`, or the checkpoint is of another network than the configuration describes.
+    """
+    run = Run.of(config)
+    model, trained = load_vae(run)
+    changed = changed_settings(trained.as_dict(), config, ("data", "vae"))
+    changed = [change for change in changed if change.startswith(_ENCODER_SETTINGS)]
+    if changed:
+        raise UserError(
+            f"the VAE in {run.folder} is another network than the config describes ({'; '.join(changed)}). "
+            "Use the config that it was trained with"
+        )
+    return model.encoder, trained
+
+
+def load_regressor(run: Run) -> tuple[Regressor, dict[str, Any]]:
+    """The best regressor of a run, rebuilt from its checkpoint alone, and the checkpoint's content.
+
+    Raises:
+        UserError: no checkpoint, or one that cannot be used.
+    """
+    content, path = run.f2p.load_best()
+    try:
+        config = from_dict(content["config"], str(path))
+        model = Regressor(content["latent_dim"], len(content["parameters"]), config)
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    checkpoint.restore(model, content["model"], path)
+    return model.eval(), content

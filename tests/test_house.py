@@ -1,0 +1,192 @@
+"""The house: imports run one way, functions are short, lines fit, and what is light stays light."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import ROOT, environment
+
+#: The rooms of the product and the rooms below each, which it may import.
+BELOW = {
+    "scripts": {"datasets", "models", "games", "utils"},
+    "datasets": {"games", "utils"},
+    "models": {"games", "utils"},
+    "games": {"utils"},
+    "utils": set(),
+}
+
+LONGEST_FUNCTION = 40
+LONGEST_LINE = 120
+
+#: Where functions may be longer: the relief was taken over as it was, until another game takes its place.
+TAKEN_OVER = ROOT / "games" / "relief"
+
+
+def product_files() -> list[Path]:
+    """All Python files of the product."""
+    rooms = [path for room in BELOW if room != "scripts" for path in (ROOT / room).rglob("*.py")]
+    return sorted([*ROOT.glob("*.py"), *rooms])
+
+
+def all_files() -> list[Path]:
+    """All Python files of the repository."""
+    beside = [path for room in ("benchmarks", "tests") for path in (ROOT / room).rglob("*.py")]
+    return product_files() + sorted(beside)
+
+
+def module_of(path: Path) -> str:
+    """The name that a file is imported by."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
+MODULES = {module_of(path): path for path in all_files()}
+
+
+def room_of(module: str) -> str:
+    """The room of a module: its folder, or "scripts"."""
+    first = module.split(".")[0]
+    return "scripts" if first in SCRIPTS else first
+
+
+def imported_by(path: Path) -> set[str]:
+    """Modules of the repository that a file imports, anywhere in it: at its top, in functions, for types."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            # `from games.relief import looks` imports a module, `from utils.run import Run` a name of one.
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in MODULES else str(node.module))
+    return {module for module in found if module in MODULES}
+
+
+IMPORTS = {module: imported_by(path) for module, path in MODULES.items()}
+PRODUCT = {module: IMPORTS[module] for module in map(module_of, product_files())}
+
+
+def circle_in(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import one another in a circle, the first one again at the end; none if there is no circle."""
+    done: set[str] = set()
+
+    def visit(module: str, way: list[str]) -> list[str]:
+        if module in way:
+            return [*way[way.index(module) :], module]
+        if module in done:
+            return []
+        for imported in sorted(graph[module]):
+            circle = visit(imported, [*way, module])
+            if circle:
+                return circle
+        done.add(module)
+        return []
+
+    return next(filter(None, (visit(module, []) for module in sorted(graph))), [])
+
+
+def functions_of(path: Path) -> Iterator[tuple[str, int]]:
+    """Name and number of lines of every function in a file, but for `__init__`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name != "__init__":
+            yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node.end_lineno - node.lineno + 1
+
+
+# --- imports --------------------------------------------------------------------------------------
+
+
+def test_the_reader_of_imports_sees_every_kind_of_import():
+    """Otherwise the tests below could not fail."""
+    assert "utils.config" in IMPORTS["f2p_trainer"]
+    assert "games.writer" in IMPORTS["datasets.sources"]  # inside a function
+    assert "games.relief.looks" in IMPORTS["games.relief"]  # from a package
+    assert "tests.helpers" in IMPORTS["tests.test_house"]
+    assert set(map(room_of, PRODUCT)) == set(BELOW)
+
+
+@pytest.mark.parametrize("room", BELOW)
+def test_imports_run_one_way(room):
+    allowed = BELOW[room] | ({room} - {"scripts"})
+    arrows = [
+        f"{module} imports {imported}"
+        for module, imports in PRODUCT.items()
+        if room_of(module) == room
+        for imported in sorted(imports)
+        if room_of(imported) not in allowed
+    ]
+    assert arrows == []
+
+
+def test_nothing_but_tests_imports_tests():
+    arrows = [
+        f"{module} imports {imported}"
+        for module, imports in IMPORTS.items()
+        if room_of(module) != "tests"
+        for imported in sorted(imports)
+        if room_of(imported) == "tests"
+    ]
+    assert arrows == []
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    assert circle_in(IMPORTS) == []
+
+
+def test_a_circle_would_be_found():
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["b", "c", "b"]
+
+
+def test_only_the_games_rooms_themselves_know_a_renderer():
+    """Whoever wants pictures of a game asks `games.game` for them, which loads a renderer only then."""
+    relief = {module for module in PRODUCT if module.startswith("games.relief")}
+    users = {module for module, imports in PRODUCT.items() if imports & relief} - relief
+    assert users == set()
+
+
+def test_the_scripts_load_no_renderer_before_a_game_is_asked_for():
+    """To learn the version of a data set is no reason to load one."""
+    code = "import importlib, sys\n"
+    for module in ("datasets.latents", "extract_latentvec", "f2p_trainer", "predict", "vae_trainer"):
+        code += f"importlib.import_module({module!r})\n"
+        code += f"print({module!r}, [name for name in sys.modules if name.startswith('games.relief')])\n"
+    told = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    assert [line for line in told.stdout.splitlines() if not line.endswith("[]")] == []
+    assert len(told.stdout.splitlines()) == 5
+
+
+# --- functions and lines --------------------------------------------------------------------------
+
+
+def test_no_function_is_long():
+    own = [path for path in all_files() if TAKEN_OVER not in path.parents]
+    lengths = dict(function for path in own for function in functions_of(path))
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION} == {}
+
+
+def test_no_line_is_long():
+    long = []
+    for path in all_files():
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if len(line) > LONGEST_LINE:
+                long.append(f"{path.relative_to(ROOT)}:{number} ({len(line)} columns)")
+    assert long == []
+
+
+def test_product_code_has_no_assertion():
+    """What can go wrong is said in a sentence; assertions are for tests."""
+    found = []
+    for path in product_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Assert):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == []
+
+
+def test_nothing_is_imported_from_conftest():
+    assert [module for module, imports in IMPORTS.items() if "tests.conftest" in imports] == []
