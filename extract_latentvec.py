@@ -21,7 +21,7 @@ from torch import Tensor
 
 from datasets.latents import MIRRORED, MOVED, LatentFolder, LatentSet, plan
 from datasets.pictures import Batch, Pictures
-from datasets.sources import Source, content_digest, ensure_data, labelled_sources
+from datasets.sources import Source, content_digest, describe_data, ensure_data, labelled_sources
 from games.writer import read_manifest
 from models.predictor import load_encoder
 from models.vae import Encoder, as_input, fold_batch_norm
@@ -192,6 +192,7 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
     engine.barrier()
     if engine.is_main:
         Run.of(config).describe(config, "extract_latentvec.py")
+        print(describe_data(config.data))
         folder.start(todo)
     opened = {}
     for name in dict.fromkeys(latents.source for latents in todo):

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from datasets.latents import AS_IT_IS, MIRRORED, MOVED, LatentTable, digests_of_labels, read_table
+from datasets.sources import describe_data
 from games.parameters import Parameter
 from models.predictor import load_encoder
 from models.regressor import Regressor
@@ -484,6 +485,7 @@ def main() -> None:
         # Build.
         run.f2p.sweep()
         run.describe(config, "f2p_trainer.py")
+        print(describe_data(config.data))
         table = read_table(config, fingerprint)
         check_table(table)
         trainer = Trainer(config, engine, table, digests | {"the faces": table.digest})

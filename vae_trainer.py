@@ -27,7 +27,7 @@ from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from datasets.pictures import Batch, Pictures, epoch_order
-from datasets.sources import content_digest, ensure_data, vae_sources
+from datasets.sources import content_digest, describe_data, ensure_data, vae_sources
 from models.objective import VAEObjective
 from models.prior import LatentPrior
 from models.vae import VAE, VAEOutput, as_input, noise_for, reparameterise
@@ -167,11 +167,16 @@ class Trainer:
         shard = order[first:, engine.rank :: engine.world]
         begin = counted = saved = time.monotonic()
         losses: list[dict[str, Tensor]] = []
+        latest: Batch | None = None
         title = f"epoch {self.epoch + 1}/{self.settings.epochs}"
         with progress(total=order.size, initial=first * order.shape[1], desc=title, disable=not engine.is_main) as bar:
             for batch in self.timed(self.pictures.batches(shard, engine.device)):
-                # A batch whose pictures are all unreadable teaches nothing.
+                # A batch whose pictures are all unreadable teaches nothing. Several processes must step together,
+                # so they take the batch before once more.
+                if not len(batch.indices) and engine.world > 1 and latest is not None:
+                    batch = latest
                 if len(batch.indices):
+                    latest = batch
                     losses.append(self.train_step(batch))
                 self.step += 1
                 bar.update(order.shape[1])
@@ -450,6 +455,7 @@ def main() -> None:
             run.vae.sweep()
             run.describe(config, "vae_trainer.py")
             ensure_data(config, decode_workers(config.data.workers))
+            print(describe_data(config.data))
         engine.barrier()
         trainer = build_trainer(config, engine)
         if found:

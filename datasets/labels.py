@@ -10,16 +10,17 @@
 import hashlib
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.names import SPLITS, checked_name, name_of, split_of
+from datasets.names import SPLITS, checked_name, is_listable, known_name, name_of, split_of
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.pictures import SUFFIXES
+from utils.pictures import SUFFIXES, printable
 
 #: Folders of pictures in the layout.
 PARTS = ("images", "aug_images")
@@ -36,41 +37,100 @@ class Labels(NamedTuple):
     digest: str  #: SHA-256 of labels.json
 
 
-def find_parts(root: Path) -> dict[str, dict[str, Path]]:
-    """The data set's pictures: part ("images", "aug_images") → NAME → file.
+class Layout(NamedTuple):
+    """What a data set in the HS_FACE layout holds, and what of it is left out."""
 
-    Of two files with one NAME the alphabetically first counts.
+    parts: dict[str, dict[str, Path]]  #: part ("images", "aug_images") → NAME → file
+    label_names: list[str]  #: empty where there is no labels.json
+    listed: dict[str, str]  #: NAME in a split file → its split; empty where there are no split files
+    left_out: dict[str, list[str]]  #: why → files
+
+
+def find_parts(root: Path) -> dict[str, dict[str, Path]]:
+    """The data set's pictures: part ("images", "aug_images") → NAME → file. Raises UserError as `read_layout`."""
+    return read_layout(root).parts
+
+
+def read_layout(root: Path) -> Layout:
+    """Look through a data set in the HS_FACE layout.
+
+    Of two files of one folder that come to the same NAME the alphabetically first counts.
 
     Raises:
-        UserError: no such folder, no `images` in it, or no pictures in that.
+        UserError: no such folder, no `images` in it, or no pictures in that; labels or split files that are damaged.
     """
     if not root.is_dir():
         raise UserError(
             f"the data set folder {root} does not exist; expected images/ and labels.json in it. "
             "Set data.root (of photos: data.photos) to where it is"
         )
+    if not (root / "images").is_dir():
+        raise UserError(f"{root} has no folder images/; expected the HS_FACE layout: images/NAME.png and labels.json")
+
+    labels = read_labels(root).names if (root / "labels.json").exists() else []
+    known, left_out = set(labels), defaultdict[str, list[str]](list)
     parts = {}
     for part in PARTS:
-        folder = root / part
-        if folder.is_dir():
-            parts[part] = _pictures_by_name(folder)
-        elif part == "images":
-            raise UserError(
-                f"{root} has no folder images/; expected the HS_FACE layout: images/NAME.png and labels.json"
-            )
+        if (root / part).is_dir():
+            parts[part] = _pictures_by_name(root / part, known, left_out)
     if not parts["images"]:
         raise UserError(f"{root / 'images'} holds no pictures; expected NAME.png (or {', '.join(SUFFIXES[1:])})")
-    return parts
+    return Layout(parts, labels, _read_split_files(root, known), dict(left_out))
 
 
-def _pictures_by_name(folder: Path) -> dict[str, Path]:
+def _pictures_by_name(folder: Path, known: set[str], left_out: dict[str, list[str]]) -> dict[str, Path]:
+    """NAME → file of a folder; what is left out is added to `left_out`."""
     with os.scandir(folder) as entries:
-        files = sorted(entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES))
+        files = sorted(entry.name for entry in entries if not entry.name.startswith("."))
     found: dict[str, Path] = {}
     for file in files:
-        if not file.startswith("."):
-            found.setdefault(name_of(file), folder / file)
+        name = known_name(name_of(file), known)
+        if not file.lower().endswith(SUFFIXES):
+            left_out[f"files in {folder.name} that are no pictures"].append(file)
+        elif not is_listable(name):
+            left_out[f"{folder.name} whose names have line breaks or spaces at an end"].append(file)
+        elif name in found:
+            left_out[f"{folder.name} that share their NAME with another"].append(f"{file} (as {found[name].name})")
+        else:
+            found[name] = folder / file
     return dict(sorted(found.items()))
+
+
+def describe_layout(root: Path) -> str:
+    """One line for people: what a data set holds, how much of it is used, and why not the rest.
+
+    Raises:
+        UserError: as `read_layout`.
+    """
+    layout = read_layout(root)
+    images, labels, listed = layout.parts["images"], set(layout.label_names), layout.listed
+    counts = [f"{len(pictures)} {part}" for part, pictures in layout.parts.items()]
+    counts.append(f"{len(labels)} labels" if labels else "no labels.json")
+    if listed:
+        counts.append(f"{len(listed)} names in split files")
+
+    # Why not the rest.
+    left_out = {why: list(files) for why, files in layout.left_out.items()}
+    used = set(images)
+    if labels:
+        left_out["images without label"] = [name for name in images if name not in labels]
+        left_out["labels without image"] = [name for name in layout.label_names if name not in images]
+        used &= labels
+    if listed:
+        left_out["images that no split file names"] = [name for name in images if name not in listed]
+        left_out["names in split files without image"] = [name for name in listed if name not in images]
+        used &= listed.keys()
+    variants = layout.parts.get("aug_images", {})
+    left_out["aug_images without image"] = [name for name in variants if name not in images]
+
+    reasons = [f"{len(files)} {why} ({_first(files)})" for why, files in left_out.items() if files]
+    rest = f"; left out: {', '.join(reasons)}" if reasons else ""
+    return f"{root}: {', '.join(counts)}; {len(used)} faces have all that they need{rest}"
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    shown = ", ".join(printable(name) for name in names[:count])
+    return shown + (", …" if len(names) > count else "")
 
 
 # --- labels ---------------------------------------------------------------------------------------
@@ -107,9 +167,11 @@ def read_labels(root: Path) -> Labels:
 
 def _parse_labels(path: Path, content: bytes) -> tuple[list[str], np.ndarray]:
     try:
-        raw = json.loads(content)
+        raw = json.loads(content, object_pairs_hook=_refuse_repeated)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
+    except UserError as error:
+        raise UserError(f"{path} {error}") from None
     if not isinstance(raw, dict) or not raw:
         raise UserError(f'{path} holds no faces; expected {{"NAME": [p0, p1, …]}}')
 
@@ -123,6 +185,15 @@ def _parse_labels(path: Path, content: bytes) -> tuple[list[str], np.ndarray]:
     return names, values.astype(np.float32)
 
 
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object's entries. Raises UserError where two of them have one name and different values."""
+    entries: dict[str, Any] = {}
+    for key, value in pairs:
+        if entries.setdefault(key, value) != value:
+            raise UserError(f"names {key[:80]!r} twice, with different values; expected every name once")
+    return entries
+
+
 def _rows_by_name(path: Path, raw: dict[str, Any]) -> dict[str, list[float]]:
     rows: dict[str, list[float]] = {}
     first, length = "", 0
@@ -133,7 +204,9 @@ def _rows_by_name(path: Path, raw: dict[str, Any]) -> dict[str, list[float]]:
             first, length = key, len(row)
         if len(row) != length:
             raise UserError(f"{path}: labels of unequal length: {first!r} has {length} values, {key!r} has {len(row)}")
-        rows.setdefault(checked_name(key, str(path)), row)
+        name = checked_name(key, str(path))
+        if rows.setdefault(name, row) != row:
+            raise UserError(f"{path} names {name!r} twice, with different values; expected every name once")
     return rows
 
 
@@ -178,10 +251,23 @@ def read_splits(root: Path, names: Iterable[str]) -> dict[str, str]:
     Raises:
         UserError: only some of the three files are there, or a name stands in two.
     """
-    files = {split: root / f"{split}.txt" for split in SPLITS}
+    names = list(names)
+    if not any(path.exists() for path in _split_files(root).values()):
+        return {name: split_of(name) for name in names}
+    listed = _read_split_files(root, set(names))
+    return {name: listed[name] for name in names if name in listed}
+
+
+def _split_files(root: Path) -> dict[str, Path]:
+    return {split: root / f"{split}.txt" for split in SPLITS}
+
+
+def _read_split_files(root: Path, known: set[str]) -> dict[str, str]:
+    """NAME → split of all that the split files list; empty without them. Raises UserError as `read_splits`."""
+    files = _split_files(root)
     present = [split for split, path in files.items() if path.exists()]
     if not present:
-        return {name: split_of(name) for name in names}
+        return {}
     if len(present) < len(SPLITS):
         raise UserError(
             f"{root} has {', '.join(f'{s}.txt' for s in present)} but not the others; "
@@ -191,12 +277,12 @@ def read_splits(root: Path, names: Iterable[str]) -> dict[str, str]:
     listed: dict[str, str] = {}
     for split, path in files.items():
         for line in _lines(path):
-            name = checked_name(line, str(path))
+            name = known_name(checked_name(line, str(path)), known)
             if listed.setdefault(name, split) != split:
                 raise UserError(
                     f"{name!r} stands in {listed[name]}.txt and in {split}.txt of {root}; expected in one of them"
                 )
-    return {name: listed[name] for name in names if name in listed}
+    return listed
 
 
 def _lines(path: Path) -> list[str]:

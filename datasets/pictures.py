@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datasets.sources import Source, content_digest
 from utils.arrays import GrowingArray
+from utils.errors import UserError
 from utils.files import lock_folder, read_json, write_json
 from utils.pictures import UnreadablePicture, check_unreadable, read_rgb
 from utils.progress import progress
@@ -31,6 +32,21 @@ class Batch(NamedTuple):
     pictures: Tensor  #: (B, 3, S, S) uint8
     indices: Tensor  #: (B,) int64: which pictures these are; unreadable ones are left out
     unreadable: list[tuple[int, str]]  #: index and reason of each that was left out
+
+
+class Decoded(NamedTuple):
+    """The same as a worker hands it over.
+
+    NumPy's arrays travel through a pipe. PyTorch's tensors would lie in /dev/shm, which is small in a container.
+    """
+
+    pictures: np.ndarray  #: (B, S, S, 3) uint8
+    indices: list[int]
+    unreadable: list[tuple[int, str]]
+
+    def as_batch(self) -> Batch:
+        channels_first = torch.from_numpy(self.pictures).permute(0, 3, 1, 2)
+        return Batch(channels_first, torch.tensor(self.indices, dtype=torch.int64), self.unreadable)
 
 
 class Pictures:
@@ -79,7 +95,8 @@ class Pictures:
                 worker_init_fn=_start_worker,
                 prefetch_factor=4,
             )
-            ready = map_in_threads(lambda batch: _to_device(batch, device), loader, workers=1)
+            decoded = _watched(loader)
+            ready = map_in_threads(lambda batch: _to_device(batch.as_batch(), device), decoded, workers=1)
         else:
             ready = map_in_threads(lambda indices: _to_device(self.read(indices), device), wanted, workers=1)
         for batch in ready:
@@ -88,7 +105,7 @@ class Pictures:
 
     def read(self, indices: Sequence[int]) -> Batch:
         """One batch, decoded here and now; may be called by several threads at once."""
-        batch = self.dataset.__getitems__(list(indices))
+        batch = self.dataset.__getitems__(list(indices)).as_batch()
         self.unreadable.update(batch.unreadable)
         return batch
 
@@ -117,7 +134,7 @@ class PictureFiles(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitems__(self, indices: list[int]) -> Batch:
+    def __getitems__(self, indices: list[int]) -> Decoded:
         pictures, kept, unreadable = [], [], []
         for i in indices:
             try:
@@ -126,7 +143,7 @@ class PictureFiles(Dataset):
             except UnreadablePicture as error:
                 unreadable.append((i, str(error)))
         stacked = np.stack(pictures) if pictures else np.empty((0, self.size, self.size, 3), np.uint8)
-        return _batch(stacked, kept, unreadable)
+        return Decoded(stacked, kept, unreadable)
 
 
 class CachedPictures(Dataset):
@@ -139,7 +156,7 @@ class CachedPictures(Dataset):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def __getitems__(self, indices: list[int]) -> Batch:
+    def __getitems__(self, indices: list[int]) -> Decoded:
         kept = [i for i in indices if i not in self.unreadable]
         size = self.arrays[0].shape[1]
         pictures = np.empty((len(kept), size, size, 3), np.uint8)
@@ -147,7 +164,7 @@ class CachedPictures(Dataset):
         for row, (index, array) in enumerate(zip(kept, of_array, strict=True)):
             pictures[row] = self.arrays[array][index - self._starts[array]]
         unreadable = [(i, self.unreadable[i]) for i in indices if i in self.unreadable]
-        return _batch(pictures, kept, unreadable)
+        return Decoded(pictures, kept, unreadable)
 
 
 def epoch_order(indices: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -176,10 +193,18 @@ def decode(path: Path, size: int) -> np.ndarray:
     return picture
 
 
-def _batch(pictures: np.ndarray, kept: list[int], unreadable: list[tuple[int, str]]) -> Batch:
-    """A `Batch` of (B, S, S, 3) pictures."""
-    channels_first = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-    return Batch(channels_first, torch.tensor(kept, dtype=torch.int64), unreadable)
+def _watched(loader: Iterable[Decoded]) -> Iterator[Decoded]:
+    """What workers hand over. Raises UserError where one of them died."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        first_line = str(error).splitlines()[0]
+        raise UserError(
+            f"a process that decodes pictures has ended ({first_line}). Mostly its memory ran out: use fewer processes "
+            "(data.workers), or in a container give it more memory"
+        ) from None
 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:
@@ -263,10 +288,10 @@ def _fill_cache(source: Source, cache: _Cache, workers: int) -> None:
     )
     title = f"decoding {source.title} at {size} px"
     with progress(total=total, initial=first, desc=title, unit="picture") as bar:
-        for block, batch in zip(blocks, loader, strict=True):
+        for block, decoded in zip(blocks, _watched(loader), strict=True):
             rows = np.zeros((len(block), size, size, 3), np.uint8)
-            rows[batch.indices.numpy() - block[0]] = batch.pictures.permute(0, 2, 3, 1).numpy()
-            unreadable.update(batch.unreadable)
+            rows[np.array(decoded.indices, int) - block[0]] = decoded.pictures
+            unreadable.update(decoded.unreadable)
             growing.append(rows)
             if growing.rows - committed >= _COMMIT_EVERY:
                 growing.commit({"unreadable": unreadable})

@@ -5,14 +5,17 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets.labels import find_parts, read_splits
+from datasets.labels import describe_layout, find_parts, read_splits
 from datasets.names import split_of
 from utils.config import Config, DataConfig
 from utils.errors import UserError
-from utils.pictures import find_pictures
+from utils.pictures import UnreadablePicture, find_pictures, printable, read_rgb
 
 #: How many pictures of a source are read whole for its digest, evenly spread over it.
 _SAMPLED = 64
+
+#: How many pictures of a folder are looked at to see whether it was aligned.
+_LOOKED_AT = 16
 
 
 class Source(NamedTuple):
@@ -46,6 +49,15 @@ def root_sources(root: Path) -> dict[str, Source]:
     return sources
 
 
+def describe_data(data: DataConfig) -> str:
+    """A line per data set for people: what it holds, how much of it is used, and why not the rest.
+
+    Raises:
+        UserError: a data set is missing or not in the HS_FACE layout.
+    """
+    return "\n".join(describe_layout(Path(root)) for root in (data.root, data.photos) if root)
+
+
 def folder_source(folder: Path) -> Source:
     """A plain folder of aligned faces; NAME is the path below the folder, with "/".
 
@@ -60,7 +72,23 @@ def folder_source(folder: Path) -> Source:
             f"data.folders names {folder}, which holds no pictures; expected aligned faces as PNG, JPEG, WebP or BMP"
         )
     names = [path.relative_to(folder).as_posix() for path in paths]
+    _refuse_unaligned(folder, paths)
     return Source(str(folder), paths, names, [split_of(name) for name in names])
+
+
+def _refuse_unaligned(folder: Path, paths: list[Path]) -> None:
+    """Look at some pictures of a folder. Raises UserError where one is not square, as aligned faces are."""
+    for path in paths[:: max(1, len(paths) // _LOOKED_AT)]:
+        try:
+            height, width = read_rgb(path).shape[:2]
+        except UnreadablePicture:
+            continue
+        if height != width:
+            raise UserError(
+                f"data.folders names {folder}, whose {printable(path.name)} has {width}×{height} pixels; expected "
+                "aligned faces, which are square. Align the folder first: "
+                f"face_alignment.py --input {folder} --output ALIGNED"
+            )
 
 
 def vae_sources(config: Config) -> dict[str, Source]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.labels import find_parts, read_labels, read_splits
-from datasets.names import SPLITS, name_of, split_of
+from datasets.names import SPLITS, known_name, name_of, split_of
 from datasets.pictures import Pictures, epoch_order
 from datasets.sources import content_digest, ensure_data, folder_source, labelled_sources, root_sources, vae_sources
 from tests.helpers import plain_picture
@@ -63,7 +63,11 @@ def opened(sources, cache=None) -> Pictures:
 
 @pytest.mark.parametrize("spelt", ["0007@face.png", "a@b@face.JPG", "face"])
 def test_a_name_has_neither_extension_nor_number(spelt):
-    assert name_of(spelt) == "face"
+    assert known_name(name_of(spelt), {"face"}) == "face"
+
+
+def test_an_at_sign_stays_where_a_label_has_it():
+    assert known_name(name_of("face@2x.png"), {"face@2x", "2x"}) == "face@2x"
 
 
 def test_only_the_extension_of_a_picture_is_taken_off():
@@ -78,16 +82,15 @@ def test_names_are_the_same_however_a_system_spells_them():
 @given(st.text(max_size=30))
 def test_names_of_any_text_are_stable(text):
     name = name_of(text)
-    assert "@" not in name
     assert unicodedata.is_normalized("NFC", name)
     assert split_of(name) in SPLITS
 
 
-@given(st.text(st.characters(exclude_characters=".", exclude_categories=["Cs"]), max_size=30))
+@given(st.text(st.characters(exclude_characters=".@", exclude_categories=["Cs"]), max_size=30))
 def test_splits_depend_neither_on_spelling_nor_on_number_and_extension(text):
     name = name_of(text)
     assert split_of(name) == split_of(name_of(unicodedata.normalize("NFD", name)))
-    assert name_of(f"id@{text}.png") == name
+    assert known_name(name_of(f"id@{text}.png"), {name}) == name
 
 
 def test_split_is_90_5_5():
@@ -150,7 +153,7 @@ def test_the_cache_of_labels_is_what_is_read_the_second_time(layout, monkeypatch
 def test_the_cache_of_labels_is_thrown_away_when_they_change(layout):
     read_labels(layout)
     before = caches_of(layout)
-    (layout / "labels.json").write_text(json.dumps({"7@n00": [0.25, 0.75]}))
+    (layout / "labels.json").write_text(json.dumps({"n00.png": [0.25, 0.75]}))
 
     changed = read_labels(layout)
     assert changed.names == ["n00"]

@@ -202,12 +202,23 @@ def test_asked_to_stop_a_training_saves_and_says_so(smoke, tmp_path, number):
     assert checkpoint.load(last, "vae")["epoch"] >= 1
 
 
+WRITERS = {
+    "stage 1": ("vae_trainer.py", *SMOKE, *setting("data.workers=2", "data.creator_count=20000")),
+    "the game": ("-m", "games", "write", "--output", "data/smoke", "--count", 20_000, "--size", 32, "--workers", 2),
+}
+
+
 @pytest.mark.parametrize(
-    "number, times", [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGTERM, 2), (signal.SIGINT, 2)]
+    "writer, number, times",
+    [
+        ("stage 1", signal.SIGTERM, 2),
+        ("stage 1", signal.SIGINT, 1),
+        ("the game", signal.SIGTERM, 1),
+        ("the game", signal.SIGINT, 2),
+    ],
 )
-def test_asked_to_stop_while_data_is_written_leaves_soon(tmp_path, number, times):
-    many = setting("data.workers=2", "data.creator_count=20000")
-    process = start_command("vae_trainer.py", *SMOKE, *many, cwd=tmp_path)
+def test_asked_to_stop_while_data_is_written_leaves_soon(tmp_path, writer, number, times):
+    process = start_command(*WRITERS[writer], cwd=tmp_path)
     images = tmp_path / "data" / "smoke" / "images"
     wait_until(lambda: any(images.glob("*.png")), process)
     for _ in range(times):  # make and a person may both ask

@@ -1,12 +1,13 @@
 """Errors that speak to the person who can put them right."""
 
 import errno
+import io
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 #: What the operating system says when the person, not the program, has to act.
 _PERSONS_ERRNOS = {
@@ -25,9 +26,6 @@ _PERSONS_ERRNOS = {
     errno.ELOOP: "too many levels of symbolic links",
 }
 
-#: Exit status of a script whose output nobody reads any more, as a shell gives it (128 + SIGPIPE).
-_PIPE_CLOSED = 141
-
 
 class UserError(Exception):
     """What was found, what was expected and what to do, in one message."""
@@ -40,13 +38,15 @@ class Interrupted(Exception):
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's `main` so that nothing a person can cause ends in a traceback.
 
-    Exit status: 0 done, 2 a `UserError`, a refusal of the operating system or too little memory, 130 interrupted,
-    141 where the reader of the output has gone.
+    Exit status: 0 done, 2 a `UserError`, a refusal of the operating system or too little memory, 130 interrupted.
     """
-    _print_whatever_the_terminal_knows()
+    sys.stdout, sys.stderr = _Output.over(sys.stdout), _Output.over(sys.stderr)
     threading.excepthook = _told_by_the_main_thread
     # Asked to end, a script leaves as with Ctrl-C: what is half done is taken away, and workers end.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP, and nohup ignores it
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         main()
         sys.stdout.flush()
@@ -56,10 +56,6 @@ def run_script(main: Callable[[], None]) -> None:
         _leave(str(stop), 130)
     except KeyboardInterrupt:
         _leave("Stopped. What was finished is kept; the same command goes on from there.", 130)
-    except BrokenPipeError:
-        # The reader of our output (head, less) has left, and nobody is listening.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_PIPE_CLOSED)
     except OSError as error:
         reason = _PERSONS_ERRNOS.get(error.errno or 0)
         if reason is None:
@@ -77,19 +73,44 @@ def run_script(main: Callable[[], None]) -> None:
         _leave(f"error: out of memory: {first_line}. Lower the batch size or use a smaller data set.", 2)
 
 
+class _Output(io.TextIOWrapper):
+    """A stream that prints what its encoding knows, and whose reader may leave (`… | head`).
+
+    What the encoding cannot show, as in a file name or in R², is replaced. What nobody reads any more goes nowhere, and
+    the work goes on.
+    """
+
+    @classmethod
+    def over(cls, stream: TextIO) -> TextIO:
+        """The same stream, made tolerant; something else that catches the output, as a test does, is left alone."""
+        if stream not in (sys.__stdout__, sys.__stderr__) or not isinstance(stream, io.TextIOWrapper):
+            return stream
+        encoding, line_buffering = stream.encoding, stream.line_buffering
+        return cls(stream.detach(), encoding=encoding, errors="replace", line_buffering=line_buffering)
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            return self._give_up(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._give_up("")
+
+    def _give_up(self, text: str) -> int:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+        return len(text)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out: Python's, or PyTorch's on a CPU or a GPU."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
-
-
-def _print_whatever_the_terminal_knows() -> None:
-    """Replace what an output's encoding cannot show, as in a file name or in R², instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
 
 
 def _told_by_the_main_thread(what: threading.ExceptHookArgs) -> None:
