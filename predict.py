@@ -141,7 +141,7 @@ def as_json(predictor: Predictor, parameters: np.ndarray, photos: list[Path]) ->
 
 
 def write_result(stem: Path, predictor: Predictor, seen: Seen, parameters: np.ndarray, photos: list[Path]) -> None:
-    """Write STEM.json, and STEM.png: photo, aligned face, reconstruction and character in a row."""
+    """Write STEM.json, STEM.png (photo, aligned face, reconstruction and character) and the game's own files."""
     prediction = seen.prediction
     row = [("aligned", prediction.aligned), ("reconstruction", prediction.reconstruction)]
     if seen.photo is not None:
@@ -153,7 +153,10 @@ def write_result(stem: Path, predictor: Predictor, seen: Seen, parameters: np.nd
     json_file, picture_file = (stem.with_name(stem.name + suffix) for suffix in (".json", ".png"))
     write_json(json_file, as_json(predictor, parameters, photos))
     write_picture(picture_file, side_by_side([row]))
-    print(f"{printable(str(json_file))}\n{printable(str(picture_file))}")
+    written = [json_file, picture_file]
+    if predictor.game is not None:
+        written += predictor.game.character_file(parameters, stem)
+    print("\n".join(printable(str(path)) for path in written))
 
 
 def result_stems(photos: list[Path]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from games.fit import fit_photos
-from games.game import DISTRIBUTIONS, EmbeddedGame, default_game
+from games.game import DISTRIBUTIONS, VERSIONS, EmbeddedGame, default_game, game_named
 from games.people import FOLDS, read_frames
 from games.sheets import contact_sheet, random_grid
 from games.writer import DataSet, write_data_set
@@ -55,7 +55,7 @@ Writes  OUTPUT, one picture: the first COUNT characters of the data set of this 
 
 _RENDER = """Draw the face of a prediction.
 
-Reads   PARAMS.json, as predict.py writes it, or {name: value from 0 to 1}; a slider that it does not name is 0.5.
+Reads   PARAMS.json, as predict.py writes it, or {name: value from 0 to 1}; what it does not name is average.
 Writes  OUTPUT, one picture (default: PARAMS.face.png beside PARAMS.json), and the character as a file of the game
         beside it, where the game has such files.
 """
@@ -111,6 +111,7 @@ def _add_write(commands: Any) -> None:
     write.add_argument("--no-variants", action="store_true", help="leave out the photo-like variants")
     write.add_argument("--workers", type=int, default=default_workers(), help="processes (default: one per core)")
     _add_distribution(write)
+    _add_game(write)
 
 
 def _write(options: argparse.Namespace) -> None:
@@ -122,7 +123,7 @@ def _write(options: argparse.Namespace) -> None:
         with_variants=not options.no_variants,
         distribution=options.distribution,
     )
-    write_data_set(options.output, wanted, workers=options.workers)
+    write_data_set(options.output, wanted, workers=options.workers, game=game_named(options.game))
     print(f"{options.count} faces in {options.output}, {time.monotonic() - started:.1f} s")
 
 
@@ -147,11 +148,12 @@ def _add_random(commands: Any) -> None:
     random.add_argument("--size", type=int, default=128, help="side of each face, pixels (default 128)")
     random.add_argument("--variants", action="store_true", help="their photo-like variants instead of the renders")
     _add_distribution(random)
+    _add_game(random)
 
 
 def _random(options: argparse.Namespace) -> None:
     picture = random_grid(
-        default_game(),
+        game_named(options.game),
         options.count,
         seed=options.seed,
         size=options.size,
@@ -167,10 +169,11 @@ def _add_render(commands: Any) -> None:
     render.add_argument("parameters", type=Path, metavar="PARAMS.json", help="the parameters")
     render.add_argument("--output", type=Path, help="picture to write: .png or .jpg (default: beside PARAMS.json)")
     render.add_argument("--size", type=int, default=256, help="side of the picture, pixels (default 256)")
+    _add_game(render)
 
 
 def _render(options: argparse.Namespace) -> None:
-    game = default_game()
+    game = game_named(options.game)
     parameters = read_character(options.parameters, game)
     output = options.output or options.parameters.with_suffix(".face.png")
     write_picture(output, game.picture(parameters, options.size))
@@ -179,12 +182,12 @@ def _render(options: argparse.Namespace) -> None:
 
 
 def read_character(path: Path, game: EmbeddedGame) -> np.ndarray:
-    """The parameters (P,) in a JSON file of predict.py, or in one of {name: value}; those not named are 0.5.
+    """The parameters (P,) in a JSON file of predict.py, or in one of {name: value}; those not named are average.
 
     Raises:
         UserError: no such file, not JSON, an unknown name, a value that is no number in [0, 1].
     """
-    parameters = np.full(len(game.parameters), 0.5)
+    parameters = game.average()
     for name, value in _read_values(path).items():
         if name not in game.names:
             raise UserError(
@@ -250,6 +253,12 @@ def _add_command(commands: Any, name: str, *, run: Any, text: str) -> argparse.A
 
 def _add_picture(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, required=True, help="picture to write: .png or .jpg")
+
+
+def _add_game(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--game", choices=tuple(VERSIONS), default="relief", help="which embedded game (default: relief)"
+    )
 
 
 def _add_distribution(command: argparse.ArgumentParser) -> None:

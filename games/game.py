@@ -22,15 +22,18 @@ import numpy as np
 from games.parameters import Parameter
 from utils.alignment import TEMPLATE_SIZE
 
-#: Version of the relief. A version changes whenever the picture of a given seed changes; data sets, metrics and tables
-#: name it.
-RELIEF_VERSION = "1.0"
+#: Versions of the embedded games by name. A version changes whenever the picture of a given seed changes; data sets,
+#: metrics and tables name it.
+VERSIONS = {"relief": "1.0", "makehuman": "2.0"}
 
 #: Version of the default game.
-VERSION = RELIEF_VERSION
+VERSION = VERSIONS["relief"]
 
 #: Version of an embedded game → the module and the name of its class.
-_CLASSES = {RELIEF_VERSION: ("games.relief", "Relief")}
+_CLASSES = {
+    VERSIONS["relief"]: ("games.relief", "Relief"),
+    VERSIONS["makehuman"]: ("games.makehuman", "MakeHuman"),
+}
 
 #: How the parameters of random characters are drawn: uniformly, or around a typical face.
 DISTRIBUTIONS = ("uniform", "typical")
@@ -60,7 +63,8 @@ class Renderer(Protocol):
             looks: for each face its L looks.
 
         Returns:
-            (B, L, size, size, 3) uint8 RGB pictures and (B, 68, 2) float64 landmarks (iBUG order) in their pixels.
+            (B, L, size, size, 3) uint8 RGB pictures, and (B, 68, 2) float64 landmarks (iBUG order) of the first look in
+            its pixels.
         """
 
     def landmarks(self, parameters: np.ndarray, looks: Sequence[Look]) -> np.ndarray:
@@ -112,6 +116,10 @@ class EmbeddedGame(Game, ABC):
     def make_renderer(self, size: int) -> Renderer:
         """A new renderer of pictures of size×size pixels; `renderer` keeps it."""
 
+    def average(self) -> np.ndarray:
+        """The parameters (P,) of the average character."""
+        return np.full(len(self.parameters), 0.5)
+
     def character_file(self, parameters: np.ndarray, stem: Path) -> list[Path]:
         """Write a character (P,) as a file that the game opens, where it has such files.
 
@@ -148,6 +156,11 @@ def embedded_game(version: str | None) -> EmbeddedGame | None:
 def default_game() -> EmbeddedGame:
     """The embedded game that data sets are written with."""
     return _load(VERSION)
+
+
+def game_named(name: str) -> EmbeddedGame:
+    """An embedded game by its name, a key of `VERSIONS`."""
+    return _load(VERSIONS[name])
 
 
 @cache

@@ -115,8 +115,9 @@ def test_a_photos_alignment_is_corrected_by_the_misalignment_found_in_it(predict
     np.testing.assert_allclose(corrected, expected[:2], atol=1e-6)
 
 
-def test_without_a_misalignment_head_an_alignment_is_left_as_it_is(predictor, photo, monkeypatch):
-    monkeypatch.setattr(predictor.regressor, "misalignment", None)
+def test_without_a_misalignment_head_an_alignment_is_left_as_it_is(run, photo):
+    predictor = Predictor.load(run)
+    predictor.regressor.misalignment = None
     matrix = alignment_transform(np.random.default_rng(0).uniform(50, 200, (5, 2)), 256)
     assert predictor.correct(photo, matrix) is matrix
 

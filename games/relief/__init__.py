@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from games.game import RELIEF_VERSION, Character, EmbeddedGame
+from games.game import VERSIONS, Character, EmbeddedGame
 from games.relief import looks, sliders
 from games.relief.render import Renderer
 
@@ -13,7 +13,7 @@ class Relief(EmbeddedGame):
     """The relief as an embedded game."""
 
     def __init__(self) -> None:
-        super().__init__("embedded creator", RELIEF_VERSION, parameters=sliders.SLIDERS)
+        super().__init__("embedded creator", VERSIONS["relief"], parameters=sliders.SLIDERS)
 
     def character(self, seed: int, index: int, distribution: str = "uniform") -> Character:
         rng = np.random.default_rng([seed, index])

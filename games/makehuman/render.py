@@ -1,0 +1,348 @@
+"""From parameters and looks to aligned pictures and landmarks, in numpy and OpenCV.
+
+A face's vertices are turned, seen in perspective and aligned by the character's own five points. A z-buffer says which
+triangle each sample shows; what the samples need is interpolated, and they are shaded all at once.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from games.makehuman import camera, skin
+from games.makehuman.data import EYE, SKIN, TEETH, TONGUE
+from games.makehuman.hair import SOLID, STYLES, VEIL, Cards, grow, hat, joined, lashes, strand_texture
+from games.makehuman.looks import Look
+from games.makehuman.occlusion import bake_occlusion
+from games.makehuman.parameters import game_values
+from games.makehuman.raster import Fragments, Triangles, cover, evaluated, nearest, project
+from games.makehuman.rig import Rig
+from games.makehuman.shading import Attributes, Lighting, shade_eyes, shade_hair, shade_mouth, shade_skin, unit
+from games.makehuman.shadow import ShadowMap
+from games.makehuman.view import View, look_at
+
+_SUBDIVIDED_FROM = 256  #: pixels
+_EVEN_DEPTH = 0.08  #: decimetres between the samples of a pixel that is shaded once
+_LEAST_FACING = -0.15  #: cards that turn further away are behind the head or behind others
+_NOTHING, _COVERED = -1, -2  #: instead of a triangle: the background, and what lies over the head
+_PRESSED = 0.35  #: decimetres
+_HAT = "hat"
+_STRAND = 100  #: of the strand texture, above which there is a strand
+_TEETH_TINT, _TONGUE_TINT = (0.78, 0.72, 0.62), (0.42, 0.13, 0.12)
+
+
+class _Samples(NamedTuple):
+    """Places of triangles that are shaded, N of them."""
+
+    corners: np.ndarray  #: (3, N) the vertices around
+    weights: np.ndarray  #: (3, N) float32 barycentric coordinates
+    kind: np.ndarray  #: (N,) skin, eye, teeth or tongue
+
+    def chosen(self, index: np.ndarray) -> "_Samples":
+        """The samples of an index only."""
+        return _Samples(self.corners.take(index, axis=1), self.weights.take(index, axis=1), self.kind.take(index))
+
+    def interpolated(self, table: np.ndarray) -> np.ndarray:
+        """(C, N) values of a table (C, V)."""
+        result = np.empty((len(table), len(self.kind)), np.float32)
+        for row, out in zip(table, result, strict=True):
+            np.multiply(row.take(self.corners[0]), self.weights[0], out=out)
+            out += row.take(self.corners[1]) * self.weights[1]
+            out += row.take(self.corners[2]) * self.weights[2]
+        return result
+
+
+class _Layer(NamedTuple):
+    """Cards before the camera and the samples that show them."""
+
+    cards: Cards
+    colour: np.ndarray  #: (3,) display RGB
+    triangles: Triangles
+    fragments: Fragments
+
+
+class Renderer:
+    """Renders aligned pictures of `size`×`size` pixels, anti-aliased by `supersample`² samples per pixel."""
+
+    def __init__(self, size: int = 256, supersample: int = 2) -> None:
+        self.size, self.supersample = size, supersample
+        self._resolution = size * supersample
+        self._rig = Rig(subdivided=size >= _SUBDIVIDED_FROM)
+        surface = self._rig.surface
+        height = max(128, size * supersample)
+        self._charts = skin.paint(surface, height=height)
+        # One row per attribute of the vertices that does not depend on the face.
+        places = skin.coordinates(surface.rest, height=height).T
+        occlusion = self._rig.at_drawn(bake_occlusion(self._rig.rest_surface)[:, None]).T
+        self._static = np.concatenate([places, occlusion, surface.masks.T]).astype(np.float32)
+        self._strand_texture = strand_texture()
+        self._cards: dict[tuple[str, ...], Cards] = {}
+
+    # --- geometry ---------------------------------------------------------------------------------
+
+    def landmarks(self, parameters: np.ndarray, looks: Sequence[Look]) -> np.ndarray:
+        """The (B, 68, 2) float64 landmarks that `render` gives, without the pictures; one look per character."""
+        positions = self._positions(parameters, [(look,) for look in looks])
+        views = [look_at(self._rig, p, look, size=self.size) for p, look in zip(positions, looks, strict=True)]
+        return np.array([points for _, points in views]).reshape(-1, 68, 2)
+
+    def _positions(self, parameters: np.ndarray, looks: Sequence[Sequence[Look]]) -> np.ndarray:
+        """(B·L, V, 3) positions of the coarse heads, expressions included."""
+        values = []
+        for of_face, its_looks in zip(np.asarray(parameters), looks, strict=True):
+            in_game = game_values(of_face)
+            for look in its_looks:
+                values.append(in_game | {f"expression/{unit}": strength for unit, strength in look.expression})
+        return self._rig.positions(values)
+
+    # --- pictures ---------------------------------------------------------------------------------
+
+    def render(self, parameters: np.ndarray, looks: Sequence[Sequence[Look]]) -> tuple[np.ndarray, np.ndarray]:
+        """Render characters, each in as many looks as wanted (the same number for all).
+
+        Args:
+            parameters: (B, P) in [0, 1].
+            looks: for each character its L looks.
+
+        Returns:
+            (B, L, size, size, 3) uint8 RGB pictures and (B, 68, 2) float64 landmarks of the first look, in its pixels.
+        """
+        pictures, points = self.render_each(parameters, looks)
+        return pictures, points[:, 0]
+
+    def render_each(self, parameters: np.ndarray, looks: Sequence[Sequence[Look]]) -> tuple[np.ndarray, np.ndarray]:
+        """As `render`, with the landmarks of every look: each has a pose and an expression of its own.
+
+        Args:
+            parameters: (B, P) in [0, 1].
+            looks: for each character its L looks.
+
+        Returns:
+            (B, L, size, size, 3) uint8 RGB pictures and (B, L, 68, 2) float64 landmarks in their pixels.
+        """
+        positions = self._positions(parameters, looks)
+        flat = [look for of_face in looks for look in of_face]
+        pictures = np.empty((len(flat), self.size, self.size, 3), np.uint8)
+        points = np.empty((len(flat), 68, 2))
+        for i, (of_face, look) in enumerate(zip(positions, flat, strict=True)):
+            pictures[i], points[i] = self._picture(of_face, look)
+        shape = (len(looks), len(flat) // max(1, len(looks)))
+        return pictures.reshape(*shape, *pictures.shape[1:]), points.reshape(*shape, 68, 2)
+
+    def _picture(self, positions: np.ndarray, look: Look) -> tuple[np.ndarray, np.ndarray]:
+        """One picture (S, S, 3) uint8 and its landmarks (68, 2)."""
+        view, landmarks = look_at(self._rig, positions, look, size=self.size)
+        drawn = self._rig.drawn(positions)
+        turned = view.turned(drawn)
+        lighting = Lighting.of(look, ShadowMap.cast(turned[: len(positions)], look, self._rig))
+
+        # Find what each sample shows: the head, then what lies over it.
+        depth = np.full(self._resolution**2, np.inf, np.float32)
+        head, owner = self._seen_head(view, turned, depth)
+        layers = [self._seen_layer(cards, colour, view, positions, depth) for cards, colour in self._layers_of(look)]
+        for layer in layers:
+            owner[layer.fragments.sample] = _COVERED
+
+        # Shade it. A pixel that shows one piece of skin and nothing over it is shaded once.
+        canvas = camera.background(self._resolution, look)
+        whole = self._whole_pixels(owner, depth, self._rig.surface.kind[head.which])
+        rows, columns = np.nonzero(whole)
+        apart = np.flatnonzero((owner >= 0) & ~self._spread(whole).ravel())
+        colours = self._shade_head(
+            self._head_samples(head, owner, rows, columns, apart),
+            view=view,
+            drawn=drawn,
+            turned=turned,
+            lighting=lighting,
+        )
+        _put(canvas, apart, colours[:, len(rows) :])
+        for layer in layers:
+            _put(canvas, layer.fragments.sample, self._shade_layer(layer, view, lighting))
+
+        # Develop the samples into the picture.
+        display = np.sqrt(np.clip(canvas, 0, 1, out=canvas), out=canvas)
+        small = np.stack([cv2.resize(p, (self.size, self.size), interpolation=cv2.INTER_AREA) for p in display])
+        _put(small, rows * self.size + columns, np.sqrt(np.clip(colours[:, : len(rows)], 0, 1)))
+        picture = cv2.merge(list(small))
+        if look.photo_seed is not None:
+            anchors = self._rig.landmarks.fixed(turned[: len(positions)])
+            camera.put_before(picture, look, view=view, landmarks=anchors)
+        return camera.develop(picture, look), landmarks
+
+    # --- the head ---------------------------------------------------------------------------------
+
+    def _seen_head(self, view: View, turned: np.ndarray, depth: np.ndarray) -> tuple[Triangles, np.ndarray]:
+        """The head's triangles before the camera, and (R·R,) which of them each sample shows, −1 for none.
+
+        depth: (R·R,) is updated.
+        """
+        triangles = self._projected(view, turned, self._rig.surface.solid)
+        planes = triangles.plane_of(-turned[:, 2].astype(np.float32))[None]
+        fragments = cover(triangles, planes, width=self._resolution, height=self._resolution)
+        won = nearest(fragments, depth)
+        owner = np.full(len(depth), _NOTHING)
+        owner[fragments.sample.take(won)] = fragments.triangle.take(won)
+        return triangles, owner
+
+    def _head_samples(
+        self, head: Triangles, owner: np.ndarray, rows: np.ndarray, columns: np.ndarray, apart: np.ndarray
+    ) -> _Samples:
+        """The middles of whole pixels (rows, columns), then the samples `apart`, as places of the head's triangles."""
+        step = self.supersample
+        sample_rows, sample_columns = np.divmod(apart, self._resolution)
+        triangle = owner.take(np.concatenate([rows * (step * self._resolution) + columns * step, apart]))
+        middle = (step - 1) / 2
+        x = np.concatenate([columns * step + middle, sample_columns]).astype(np.float32)
+        y = np.concatenate([rows * step + middle, sample_rows]).astype(np.float32)
+        weights = np.clip(head.weights(triangle, x, y), 0, 1)
+        weights /= weights[0] + weights[1] + weights[2]
+        corners = np.stack([corner.take(triangle) for corner in head.corners])
+        return _Samples(corners, weights, self._rig.surface.kind.take(head.which).take(triangle))
+
+    def _projected(self, view: View, turned: np.ndarray, corners: np.ndarray, *, both_sides: bool = False) -> Triangles:
+        """Triangles before the camera, in the coordinates of samples, whose centres are whole."""
+        points = (view.pixels(turned) + 0.5) * self.supersample - 0.5
+        return project(points, corners, width=self._resolution, height=self._resolution, both_sides=both_sides)
+
+    def _whole_pixels(self, owner: np.ndarray, depth: np.ndarray, kind: np.ndarray) -> np.ndarray:
+        """(S, S) bool: pixels all of whose samples show skin of about the same depth."""
+        step = self.supersample
+        is_skin = np.append(kind == SKIN, (False, False)).take(owner, mode="wrap").reshape(self._resolution, -1)
+        depth = depth.reshape(self._resolution, -1)
+        parts = [np.s_[i::step, j::step] for i in range(step) for j in range(step)]
+        near, far, whole = depth[parts[0]], depth[parts[0]], is_skin[parts[0]]
+        for part in parts[1:]:
+            near, far, whole = np.minimum(near, depth[part]), np.maximum(far, depth[part]), whole & is_skin[part]
+        with np.errstate(invalid="ignore"):
+            return whole & (far - near < _EVEN_DEPTH)
+
+    def _spread(self, pixels: np.ndarray) -> np.ndarray:
+        """(S, S) values of pixels at their samples, (R, R)."""
+        return pixels.repeat(self.supersample, 0).repeat(self.supersample, 1)
+
+    def _shade_head(
+        self, samples: _Samples, *, view: View, drawn: np.ndarray, turned: np.ndarray, lighting: Lighting
+    ) -> np.ndarray:
+        """Colours (3, N) of samples of the head."""
+        normals = view.rotation.astype(np.float32) @ self._rig.surface.mesh.normals(drawn).T
+        tables = [normals, self._static]
+        if lighting.shadow is not None:
+            tables.append(turned.T.astype(np.float32))
+        values = samples.interpolated(np.concatenate(tables))
+        at = Attributes(unit(values[:3]), values[10:], *values[3:10])
+
+        colours = np.empty((3, len(samples.kind)), np.float32)
+        of_skin = np.flatnonzero(samples.kind == SKIN)
+        offset = _noise_offset(lighting.look)
+        _put(colours, of_skin, shade_skin(_chosen(at, of_skin), self._charts, lighting, offset=offset))
+        of_eyes = np.flatnonzero(samples.kind == EYE)
+        if len(of_eyes):
+            outward = self._outward(drawn, samples.chosen(of_eyes), view)
+            _put(colours, of_eyes, shade_eyes(_chosen(at, of_eyes), outward, _gaze(view, lighting.look), lighting))
+        for part, tint in ((TEETH, _TEETH_TINT), (TONGUE, _TONGUE_TINT)):
+            of_part = np.flatnonzero(samples.kind == part)
+            if len(of_part):
+                _put(colours, of_part, shade_mouth(_chosen(at, of_part), tint, lighting))
+        return colours
+
+    def _outward(self, drawn: np.ndarray, samples: _Samples, view: View) -> np.ndarray:
+        """(3, N) unit directions from the middle of the eye, in the camera's axes."""
+        middles = np.stack([drawn[eye].mean(0) for eye in self._rig.eyes])
+        side = (drawn[samples.corners[0], 0] > middles.mean(0)[0]).astype(int)
+        outward = view.rotation.astype(np.float32) @ (
+            samples.interpolated(drawn.T.astype(np.float32)) - middles[side].T
+        )
+        return outward / np.sqrt((outward * outward).sum(0))
+
+    # --- hair, beard and lashes -------------------------------------------------------------------
+
+    def _layers_of(self, look: Look) -> list[tuple[Cards, np.ndarray]]:
+        """What lies over the head of a look, with its colours: lashes, hair and beard, then a hat."""
+        layers = [(self._grown(look.hair, look.beard), look.hair_colour)]
+        if look.hat:
+            layers.append((self._card(_HAT), look.cloth))
+        return layers
+
+    def _grown(self, *names: str) -> Cards:
+        """The cards of the lashes and of styles of hair and beard ("" for none), made once."""
+        if names not in self._cards:
+            self._cards[names] = joined([self._card("lashes"), *(self._card(name) for name in names if name)])
+        return self._cards[names]
+
+    def _card(self, name: str) -> Cards:
+        if (name,) not in self._cards:
+            surface = self._rig.rest_surface
+            if name == "lashes":
+                made = lashes(surface)
+            elif name == _HAT:
+                made = hat(surface)
+            else:
+                made = grow(STYLES[name], surface, self._rig.scalp_vertices())
+            self._cards[(name,)] = made
+        return self._cards[(name,)]
+
+    def _seen_layer(
+        self, cards: Cards, colour: np.ndarray, view: View, positions: np.ndarray, depth: np.ndarray
+    ) -> _Layer:
+        """Cards before the camera, and the samples at which their strands are nearest; depth (R·R,) is updated."""
+        turned = view.turned(cards.rest + (positions - self._rig.neutral)[cards.nearest])
+        facing = (cards.normals @ view.rotation[2].astype(np.float32)).take(cards.triangles).max(1) > _LEAST_FACING
+        triangles = self._projected(view, turned, cards.triangles[facing], both_sides=True)
+        # Cloth presses down what would reach through it.
+        nearer = np.float32(_PRESSED) * (cards.place[:, 2] == SOLID)
+        planes = triangles.plane_of(-turned[:, 2].astype(np.float32) - nearer)[None]
+        fragments = cover(triangles, planes, width=self._resolution, height=self._resolution)
+        fragments = fragments.kept(np.flatnonzero(fragments.values[0] < depth.take(fragments.sample)))
+        fragments = fragments.kept(np.flatnonzero(self._strand_there(triangles, fragments, cards)))
+        return _Layer(cards, colour, triangles, fragments.kept(nearest(fragments, depth)))
+
+    def _strand_there(self, triangles: Triangles, fragments: Fragments, cards: Cards) -> np.ndarray:
+        """(F,) bool: whether a fragment of a card shows a strand; between strands a card is not there."""
+        row, column = np.divmod(fragments.sample, self._resolution)
+        x, y = column.astype(np.float32), row.astype(np.float32)
+        side = len(self._strand_texture)
+        card = cards.place[:, 2].take(triangles.corners[0])
+        across = triangles.plane_of(cards.place[:, 0] * np.float32(14))
+        across[2] += card * np.float32(7919)
+        along = triangles.plane_of(cards.place[:, 1] * np.float32(side))
+        strand = evaluated(across, fragments.triangle, x, y).astype(np.intp) % side
+        place = np.clip(evaluated(along, fragments.triangle, x, y), 0, side - 1).astype(np.intp)
+        there = self._strand_texture.ravel().take(strand * side + place) > _STRAND
+        card = card.take(fragments.triangle)
+        return np.where(card == VEIL, (row + column) % 2 == 0, there | (card == SOLID))
+
+    def _shade_layer(self, layer: _Layer, view: View, lighting: Lighting) -> np.ndarray:
+        """Colours (3, N) of a layer's fragments."""
+        cards, fragments, rotation = layer.cards, layer.fragments, view.rotation.astype(np.float32)
+        row, column = np.divmod(fragments.sample, self._resolution)
+        weights = layer.triangles.weights(fragments.triangle, column.astype(np.float32), row.astype(np.float32))
+        corners = np.stack([corner.take(fragments.triangle) for corner in layer.triangles.corners])
+        samples = _Samples(corners, weights, fragments.triangle)
+        values = samples.interpolated(
+            np.concatenate([rotation @ cards.normals.T, rotation @ cards.tangents.T, cards.place.T])
+        )
+        return shade_hair(values[:3], values[3:6], values[6:9], layer.colour, lighting)
+
+
+def _put(planes: np.ndarray, index: np.ndarray, values: np.ndarray) -> None:
+    """Write values (C, N) at places (N,) of C contiguous planes, in place."""
+    for plane, of_plane in zip(planes, values, strict=True):
+        plane.reshape(-1)[index] = of_plane
+
+
+def _chosen(at: Attributes, index: np.ndarray) -> Attributes:
+    return Attributes(*(part.take(index, axis=-1) if part.size else part for part in at))
+
+
+def _gaze(view: View, look: Look) -> np.ndarray:
+    """(3,) where the eyes look, in the camera's axes: some of the way back to the camera of a head that is turned."""
+    ahead = view.rotation @ np.array([0.0, 0.0, 1.0])
+    gaze = 0.6 * ahead + 0.4 * np.array([0.0, 0.0, 1.0]) + np.array([*look.gaze, 0.0])
+    return gaze / np.linalg.norm(gaze)
+
+
+def _noise_offset(look: Look) -> tuple[float, float]:
+    """By how much the noise of the skin is shifted: by the look's own colours, so no two characters share it."""
+    mark = np.floor(np.asarray(look.skin) * 1e6)
+    return float(mark[0] % 509), float(mark[1] % 251)

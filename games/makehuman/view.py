@@ -1,0 +1,50 @@
+"""How a look's pose and lens show a head: positions in decimetres → pixels of the aligned picture."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from games.makehuman.looks import Look
+from games.makehuman.rig import Rig
+from utils.alignment import alignment_transform, five_points, transform_points
+
+_PIVOT = np.array([0.0, -0.35, -0.75])  #: from the middle between the eyes: what the head turns about
+_SCALE = 400.0  #: pixels per decimetre of the plane before alignment; any number will do
+
+
+class View(NamedTuple):
+    """A turned head before a camera, and where alignment puts it."""
+
+    rotation: (
+        np.ndarray
+    )  #: (3, 3) from the head's axes to the camera's: x to the picture's right, y up, z to the viewer
+    pivot: np.ndarray  #: (3,)
+    distance: float  #: from the camera to the pivot
+    transform: np.ndarray  #: (2, 3) from the camera's plane to pixels of the aligned picture
+
+    def turned(self, positions: np.ndarray) -> np.ndarray:
+        """(N, 3) positions in the camera's axes about the pivot."""
+        return (positions - self.pivot) @ self.rotation.T
+
+    def pixels(self, turned: np.ndarray) -> np.ndarray:
+        """(N, 2) float64 pixels of the aligned picture of turned positions (N, 3)."""
+        return transform_points(self.transform, _plane(turned, distance=self.distance))
+
+
+def _plane(turned: np.ndarray, *, distance: float) -> np.ndarray:
+    nearness = _SCALE * distance / (distance - turned[:, 2].astype(np.float64))
+    return np.stack([turned[:, 0] * nearness, -turned[:, 1] * nearness], 1)
+
+
+def look_at(rig: Rig, positions: np.ndarray, look: Look, *, size: int) -> tuple[View, np.ndarray]:
+    """The view of a coarse head (V, 3) and its (68, 2) landmarks in the pixels of the size×size picture."""
+    cos_yaw, sin_yaw, cos_pitch, sin_pitch = np.cos(look.yaw), np.sin(look.yaw), np.cos(look.pitch), np.sin(look.pitch)
+    turn = np.array([[cos_yaw, 0, sin_yaw], [0, 1, 0], [-sin_yaw, 0, cos_yaw]])
+    nod = np.array([[1, 0, 0], [0, cos_pitch, -sin_pitch], [0, sin_pitch, cos_pitch]])
+    eyes = np.mean([positions[eye].mean(0) for eye in rig.eyes], axis=0, dtype=np.float64)
+    rotation, pivot = nod @ turn, eyes + _PIVOT
+
+    turned = (positions - pivot) @ rotation.T
+    landmarks = rig.landmarks.seen(_plane(turned, distance=look.distance))
+    transform = alignment_transform(five_points(landmarks), size)
+    return View(rotation, pivot, look.distance, transform), transform_points(transform, landmarks)
