@@ -78,6 +78,7 @@ def compare(
     """
     # Draw people. A person drawn several times ties with himself, and these ties share their mean rank.
     people = rng.integers(0, photo.shape[1], (_DRAWS, photo.shape[1]))
+    people = people[np.ptp(people, axis=1) > 0]  # of few people, one may be drawn alone, which ranks nobody
     redrawn = spearman(photo[:, people], character[:, people])  # (R, draws)
 
     found = []

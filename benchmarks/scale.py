@@ -58,10 +58,14 @@ def run(arguments: list[str], folder: Path, watch: Callable[[int], None] | None 
     with open(log, "w", encoding="utf-8") as file:
         before = os.times()
         process = subprocess.Popen(arguments, cwd=folder, env=environment, stdout=file, stderr=file)
-        while process.poll() is None:
-            if watch is not None:
-                watch(process.pid)
-            time.sleep(0.1)
+        try:
+            while process.poll() is None:
+                if watch is not None:
+                    watch(process.pid)
+                time.sleep(0.1)
+        finally:  # asked to stop, it leaves nothing running behind
+            process.terminate()
+            process.wait()
         after = os.times()
     if process.returncode:
         raise UserError(f"{' '.join(arguments)} failed:\n{log.read_text(encoding='utf-8')[-2000:]}")

@@ -87,6 +87,13 @@ def test_intervals_of_spearman_and_its_null():
     assert other["interval"][0] < median[0] < (same["rho"] + other["rho"]) / 2 < median[1] < same["interval"][1]
 
 
+def test_intervals_of_few_people_are_numbers():
+    """Where now and then one of them is drawn alone."""
+    rng = np.random.default_rng(0)
+    rows, median = compare(rng.random((3, 3)), rng.random((3, 3)), rng)
+    assert np.isfinite([*median, *(end for row in rows for end in row["interval"])]).all()
+
+
 def test_halves_agree_as_far_as_people_differ():
     rng = np.random.default_rng(0)
     people = np.repeat([f"p{i}" for i in range(50)], 4)

@@ -483,6 +483,17 @@ def test_an_epoch_is_a_function_of_seed_and_epoch(tmp_path):
     assert losses(0) != losses(1)
 
 
+def test_every_epoch_takes_the_renders_in_another_order(trainer_with):
+    trainer = trainer_with(table_of())
+    taken = []
+    trainer.train_step = lambda rows: taken.append(rows) or torch.zeros(())
+    for trainer.epoch in range(2):
+        trainer.train_epoch()
+    first, second = torch.cat(taken).chunk(2)
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(TRAIN))
+    assert not torch.equal(first, second)
+
+
 def scored(trainer: Trainer) -> None:
     """Let validation find every epoch worse than the one before."""
     of_epoch = {"mae": 0.1, "cosine_similarity": 0.9, "distance": 1.0, "groups": {}}
