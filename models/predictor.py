@@ -11,7 +11,7 @@ for parameter, value in zip(predictor.parameters, prediction.parameters):
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,7 +20,6 @@ from torch import Tensor
 
 from games.game import EmbeddedGame, embedded_game
 from games.parameters import Parameter
-from models.mtcnn import FaceDetector
 from models.regressor import Regressor
 from models.vae import VAE, Encoder, as_input, fold_batch_norm
 from utils import checkpoint
@@ -30,6 +29,9 @@ from utils.errors import UserError
 from utils.files import read_json
 from utils.pictures import as_uint8
 from utils.run import Run
+
+if TYPE_CHECKING:
+    from models.mtcnn import FaceDetector
 
 #: How often a photo's alignment is corrected by the misalignment found in it.
 _CORRECTIONS = 2
@@ -166,7 +168,9 @@ class Predictor:
         return prediction.distance > self.ood_threshold
 
     @cached_property
-    def detector(self) -> FaceDetector:
+    def detector(self) -> "FaceDetector":
+        from models.mtcnn import FaceDetector  # here, as torchvision takes seconds to import and training does without
+
         return FaceDetector()
 
     # --- the game -----------------------------------------------------------------------------
