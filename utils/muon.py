@@ -20,10 +20,11 @@ def orthogonalise(matrix: Tensor) -> Tensor:
         matrix: (M, N).
 
     Returns:
-        (M, N) float32, worked out in bfloat16.
+        (M, N) float32, worked out in bfloat16 on CUDA. On a CPU the matrices are small: in float32 they take 0.03 s per
+        step of stage 1 on a core without bfloat16 in hardware, and 0.37 s in bfloat16.
     """
     a, b, c = _COEFFICIENTS
-    x = matrix.bfloat16()
+    x = matrix.bfloat16() if matrix.is_cuda else matrix.float()
     tall = len(x) > x.shape[1]
     if tall:
         x = x.T
