@@ -1,12 +1,20 @@
-# `make demo`, `make test` and `make check` need Python 3.11 or newer and nothing else; README.md lists them as plain
-# commands.
+# `make demo`, `make train`, `make test` and `make check` need Python 3.11 or newer and nothing else; README.md lists them
+# as plain commands.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test check faults assets
+.PHONY: demo train test check faults assets
 
+# Both stages on a small data set, in minutes.
 demo: $(VENV)/.installed
+	$(RUN) vae_trainer.py --config configs/quick.toml
+	$(RUN) extract_latentvec.py --config configs/quick.toml
+	$(RUN) f2p_trainer.py --config configs/quick.toml
+	$(RUN) -m benchmarks.demo --run runs/quick
+
+# The default run.
+train: $(VENV)/.installed
 	$(RUN) vae_trainer.py
 	$(RUN) extract_latentvec.py
 	$(RUN) f2p_trainer.py
@@ -27,7 +35,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# The pictures that README.md shows; two of them are made with the run of `make demo`.
+# The pictures that README.md shows; two of them are made with the run of `make train`.
 assets: $(VENV)/.installed
 	$(RUN) -m benchmarks.demo --run runs/creator --picture assets/demo.jpg
 	$(RUN) -m benchmarks.architecture --run runs/creator --output assets/architecture.png

@@ -1,4 +1,4 @@
-"""What `make demo` ends with: held-out faces beside their predicted characters, and the metrics.
+"""What `make demo` and `make train` end with: held-out faces beside their predicted characters, and the metrics.
 
     python -m benchmarks.demo [--run runs/creator] [--count 5] [--picture assets/demo.jpg]
 
