@@ -26,7 +26,7 @@ from utils import checkpoint
 from utils.alignment import TEMPLATE_SIZE, undo_misalignment, warp
 from utils.config import Config, changed_settings, from_dict
 from utils.errors import UserError
-from utils.files import read_json
+from utils.files import check_sums, read_json
 from utils.pictures import as_uint8
 from utils.run import Run
 
@@ -98,13 +98,15 @@ class Predictor:
         """Load the best networks of a run folder.
 
         Raises:
-            UserError: no such folder; a checkpoint is missing or damaged; the stages do not belong together.
+            UserError: no such folder; a checkpoint is missing or damaged; the stages do not belong together; a
+                release is not what its SHA256SUMS says.
         """
         if not folder.is_dir():
             raise UserError(
                 f"there is no run folder {folder}; train one first (python vae_trainer.py, extract_latentvec.py, "
                 "f2p_trainer.py), or name it with --run"
             )
+        check_sums(folder)
         return cls(Run(folder))
 
     # --- prediction ---------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Files that are either whole or absent, and folders that one run holds at a time."""
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -25,6 +26,9 @@ _TEMPORARY = ".f2p-tmp"
 
 #: Bytes of a file's name that its temporary file keeps: file systems allow 255 in all.
 _NAME_BYTES = 80
+
+#: The file of a folder that lists the SHA-256 of the others, as the command sha256sum writes and checks it.
+SUMS = "SHA256SUMS"
 
 #: What a file system answers that knows no locks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
@@ -77,6 +81,34 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def write_sums(folder: Path) -> None:
+    """Write the SHA-256 of every file below `folder` to its SHA256SUMS."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    write_text(folder / SUMS, "".join(lines))
+
+
+def check_sums(folder: Path) -> None:
+    """Compare a folder with its SHA256SUMS; one without such a file is left alone.
+
+    Raises:
+        UserError: a file is missing or not what it was.
+    """
+    listing = folder / SUMS
+    if not listing.exists():
+        return
+    for line in listing.read_text(encoding="utf-8").splitlines():
+        expected, _, name = line.partition("  ")
+        path = folder / name
+        if not path.is_file() or _sha256(path) != expected:
+            raise UserError(f"{path} is not what {listing} says; it is damaged or was changed. Get {folder} anew")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sweep_temporaries(folder: Path) -> None:

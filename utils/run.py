@@ -101,7 +101,7 @@ class Stage:
         """The last checkpoint, or the best where the last is damaged, which is said; None where there is none.
 
         Raises:
-            UserError: checkpoints are there and none can be loaded.
+            UserError: checkpoints are there and none can be loaded, or they are weights alone (models/release.py).
         """
         problems = []
         for path in (self.last, self.best):
@@ -112,6 +112,10 @@ class Stage:
             except UserError as error:
                 problems.append(str(error))
                 continue
+            if not content["optimizers"]:
+                raise UserError(
+                    f"{path} is of a release, which training cannot go on from; choose another run.name or run.folder"
+                )
             if problems:
                 print(f"{problems[0]}.\nGoing on from {path} instead.")
             return Checkpoint(content, path)
