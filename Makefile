@@ -42,7 +42,7 @@ assets: $(VENV)/.installed
 	$(RUN) -m games sheet --output assets/sliders.jpg
 	$(RUN) -m games random --count 42 --size 112 --seed 9 --output assets/characters.jpg
 
-# The long form of tests/test_faults.py: a hundred kills of each script, a thousand broken pictures; an hour and more.
+# The long form of tests/test_faults.py: thirty kills of each script, a thousand broken pictures.
 # It prints the table that docs/faults.md carries.
 faults: $(VENV)/.installed
 	rm -f .faults.tmp

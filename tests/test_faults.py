@@ -47,7 +47,7 @@ from utils.pictures import read_rgb, write_picture
 from utils.run import Run
 
 LONG = os.environ.get("FAULTS") == "long"
-KILLS = 100 if LONG else 1
+KILLS = 30 if LONG else 1
 MUTATIONS = 200 if LONG else 25
 BROKEN_PICTURES = 1000 if LONG else 40
 
