@@ -266,7 +266,7 @@ def align_all(todo: list[Job], record: Record, options: argparse.Namespace) -> G
                 saved = time.monotonic()
     finally:
         results.close()
-        record.save()
+        record.finish()
 
 
 def run(jobs: list[Job], options: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.errors import UserError
-from utils.files import read_json, spelling, write_text
+from utils.files import read_json, write_text
 from utils.identity import Mark, has_content, is_unchanged, mark_of
 from utils.pictures import printable, unique_stems
 
@@ -85,8 +85,9 @@ class Record:
         self.table, self.state = files_of(output)
         self.rows: dict[str, Row] = {}  #: by file
         self._made: dict[str, Made] = {}  #: by file
-        self._owner: dict[str, str] = {}  #: spelling of an aligned face → its file
+        self._owner: dict[str, str] = {}  #: aligned face → its file
         self._begun: dict[str, str] = {}  #: aligned face that a run was to write → that run's input folder
+        self._pending: set[str] = set()  #: aligned faces that this run may still write
         self._is_here: dict[str, bool] = {"": False}  #: input folder → whether it is this run's
         self._load()
 
@@ -122,6 +123,7 @@ class Record:
     def add(self, job: Job, outcome: Outcome) -> None:
         """Note what was made of a picture, and remove the face that an earlier run made of it elsewhere."""
         name, before, is_ok = self._name(job), self._made.get(job.file), outcome.row.status == "ok"
+        self._pending.discard(name)
         stale = {before.target} if before is not None else set()
         if is_ok:
             self._take(name, job.file)
@@ -137,22 +139,24 @@ class Record:
 
     def _take(self, face: str, file: str) -> None:
         """Let a face be the one of a file; where it was that of a picture that is gone, so is that row."""
-        other = self._owner.get(spelling(face))
+        other = self._owner.get(face)
         if other is not None and other != file:
             self._made[other] = self._made[other]._replace(target="", face=None)
             self.rows.pop(other, None)
-        self._owner[spelling(face)] = file
+        self._owner[face] = file
 
     def _remove(self, face: str, file: str) -> None:
         """Remove a face that is no longer one of a file, unless it is another's by now or was changed."""
-        owner, path = self._owner.get(spelling(face)), self.output / face
+        owner = self._owner.get(face)
         if owner not in (None, file):
             return
-        mark = self._made[file].face if owner == file else None
+        self._owner.pop(face, None)
+        if face in self._pending:
+            return
+        path, mark = self.output / face, self._made[file].face if owner == file else None
         is_ours = self._begun.get(face) == self.folder or (mark is not None and is_unchanged(path, mark))
         if is_ours and os.path.lexists(path):
             path.unlink()
-        self._owner.pop(spelling(face), None)
 
     # --- what may not be done -----------------------------------------------------------------
 
@@ -183,7 +187,7 @@ class Record:
         """Raise UserError unless a face that is there may be replaced or removed by what a job makes."""
         if self._begun.get(face) == self.folder:
             return
-        owner, shown = self._owner.get(spelling(face)), printable(str(self.output / face))
+        owner, shown = self._owner.get(face), printable(str(self.output / face))
         if owner is None:
             raise UserError(
                 f"{shown} was not written by this program, or of another input; the aligned face of "
@@ -235,9 +239,21 @@ class Record:
     def begin(self, todo: Iterable[Job]) -> None:
         """Note, on disk, which faces will be written: were this run killed, they would be this program's all the same.
 
-        To be called after `refuse_conflicts`.
+        What a killed run of this input wrote, did not note, and will not be written now is removed. To be called after
+        `refuse_conflicts`.
         """
-        self._begun |= {self._name(job): self.folder for job in todo}
+        self._pending = {self._name(job) for job in todo}
+        for face, folder in list(self._begun.items()):
+            if folder == self.folder and face not in self._pending:
+                if face not in self._owner and os.path.lexists(self.output / face):
+                    (self.output / face).unlink()
+                del self._begun[face]
+        self._begun |= dict.fromkeys(self._pending, self.folder)
+        self.save()
+
+    def finish(self) -> None:
+        """Save; faces that were to be written and are not there are forgotten."""
+        self._begun = {face: folder for face, folder in self._begun.items() if os.path.lexists(self.output / face)}
         self.save()
 
     def save(self) -> None:
@@ -265,7 +281,7 @@ class Record:
             row = self.rows.get(file)
             if not made.folder and (row is None or row.status != "ok"):
                 self._made[file] = made._replace(target="", face=None)
-        self._owner = {spelling(made.target): file for file, made in self._made.items() if made.target}
+        self._owner = {made.target: file for file, made in self._made.items() if made.target}
 
     def _refuse_other_table(self) -> None:
         try:

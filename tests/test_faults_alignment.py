@@ -269,6 +269,26 @@ def test_a_face_that_a_killed_run_left_goes_where_its_picture_has_none_any_more(
     assert faces(here / "out") == []
 
 
+def test_a_face_that_a_killed_run_left_under_another_name_is_removed(here, monkeypatch):
+    killed_before_it_noted_anything(here, monkeypatch)
+    shutil.copy(here / "B" / "me.png", here / "A" / "me.jpg")
+    assert "2 ok" in align(here, "A")
+    assert faces(here / "out") == ["me.jpg.png", "me.png.png"]
+
+
+def test_faces_that_change_places_all_stay(here, photos):
+    """One picture's face comes to lie where another's was, and the other's elsewhere."""
+    write_picture(here / "C" / "a.jpg", photos[0])
+    shutil.copytree(here / "C", here / "D")
+    (here / "D" / "a.jpg").rename(here / "D" / "a.jpg.bmp")
+    align(here, "D")
+    assert faces(here / "out") == ["a.jpg.png"]
+    for name, photo in zip(("a.jpg", "a.bmp"), photos[1:], strict=True):
+        Image.fromarray(photo).save(here / "D" / name)
+    assert "3 ok" in align(here, "D")
+    assert faces(here / "out") == ["a.bmp.png", "a.jpg.bmp.png", "a.jpg.png"]
+
+
 def test_a_folder_that_was_moved_is_the_same_input(here):
     align(here, "A")
     (here / "A").rename(here / "moved")
