@@ -8,42 +8,40 @@ Reads a picture or a folder tree of PNG, JPEG, WebP and BMP pictures. Writes the
 the same tree, and alignment.csv: for each input its status (ok, no_face, several_faces, unreadable),
 the detector's score and the five points in the input's pixels; what cannot be read is listed with its
 reason in unreadable.txt. Started again it does only what is new, and tries again what could not be read.
+A face is replaced or removed only by what is made of the same input; other files are never touched.
 """
 
 import argparse
-import csv
-import io
-import os
 import time
 from collections import Counter
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 
+from datasets.alignment_record import STATUSES, Job, Outcome, Record, Row, files_of
 from models.mtcnn import FaceDetector, Faces
 from utils.alignment import alignment_transform, warp
 from utils.errors import Interrupted, UserError, run_script
-from utils.files import lock_folder, read_json, sweep_temporaries, write_json, write_text
+from utils.files import is_refused_name, lock_folder, sweep_temporaries
+from utils.identity import Mark, mark_of, refuse_to_overwrite
 from utils.pictures import (
     SUFFIXES,
     UnreadablePicture,
     check_unreadable,
     find_pictures,
     read_rgb,
+    refuse_other_listing,
     unique_stems,
     write_picture,
 )
 from utils.progress import progress
 from utils.stop import StopRequest
 from utils.workers import default_workers, map_unordered
-
-STATUSES = ("ok", "no_face", "several_faces", "unreadable")
-_COLUMNS = ["file", "status", "score", *(f"{axis}{i}" for i in range(5) for axis in "xy")]
 
 #: The record is saved this often, in seconds.
 _SAVE_SECONDS = 5.0
@@ -53,29 +51,6 @@ _CHUNK = {"cpu": 8, "cuda": 32}
 
 #: With fewer pictures than this, starting processes would take longer than the work.
 _WORTH_PROCESSES = 24
-
-
-class Job(NamedTuple):
-    """What one worker does for one picture."""
-
-    file: str  #: path relative to the input, with "/"
-    source: Path
-    target: Path
-
-
-class Row(NamedTuple):
-    """A line of alignment.csv."""
-
-    file: str
-    status: str  #: one of `STATUSES`
-    score: float | None = None
-    points: tuple[float, ...] = ()  #: x0, y0, … x4, y4
-
-    def cells(self) -> list[str]:
-        """The text of the columns of alignment.csv."""
-        numbers = [f"{v:.3f}" for v in self.points] or [""] * 10
-        score = "" if self.score is None else f"{self.score:.4f}"
-        return [self.file, self.status, score, *numbers]
 
 
 class Settings(NamedTuple):
@@ -89,6 +64,15 @@ class Settings(NamedTuple):
 # --- in a worker ----------------------------------------------------------------------------------
 
 
+class Seen(NamedTuple):
+    """A job's picture, read."""
+
+    job: Job
+    mark: Mark  #: of the file, before it was read
+    picture: np.ndarray | None  #: (H, W, 3) uint8; None where it cannot be read
+    reason: str  #: why it cannot be read, or ""
+
+
 class Aligner:
     """A detector that aligns pictures as the settings say."""
 
@@ -96,50 +80,57 @@ class Aligner:
         self.settings = settings
         self.detector = FaceDetector().to(settings.device)
 
-    def align(self, jobs: list[Job]) -> list[tuple[Row, str]]:
-        """Align pictures; for each its row, and for the unreadable ones why."""
+    def align(self, jobs: list[Job]) -> list[Outcome]:
+        """Align pictures, write the aligned faces, and say for each what was made of it."""
         if self.settings.device == "cuda":
             return self._align_together(jobs)
         # One by one a picture's result cannot depend, by rounding, on which others it happened to be with.
         done = []
-        for job in jobs:
-            picture = _read(job)
-            if isinstance(picture, str):
-                done.append((Row(job.file, "unreadable"), picture))
-            else:
-                done.append((self._write(job, picture, self.detector.find(picture)), ""))
+        for seen in map(_read, jobs):
+            faces = None if seen.picture is None else self.detector.find(seen.picture)
+            done.append(self._write(seen, faces))
         return done
 
-    def _align_together(self, jobs: list[Job]) -> list[tuple[Row, str]]:
+    def _align_together(self, jobs: list[Job]) -> list[Outcome]:
         """On a GPU: it is fast with many frames at once, and must not wait for their decoding."""
         with ThreadPoolExecutor(default_workers()) as threads:
             read = list(threads.map(_read, jobs))
-        found = iter(self.detector.find_all([picture for picture in read if not isinstance(picture, str)]))
+        found = iter(self.detector.find_all([seen.picture for seen in read if seen.picture is not None]))
         done = []
-        for job, picture in zip(jobs, read, strict=True):
-            if isinstance(picture, str):
-                done.append((Row(job.file, "unreadable"), picture))
-            else:
-                done.append((self._write(job, picture, next(found)), ""))
+        for seen in read:
+            faces = None if seen.picture is None else next(found)
+            done.append(self._write(seen, faces))
         return done
 
-    def _write(self, job: Job, picture: np.ndarray, faces: Faces) -> Row:
-        """Write the aligned face that is meant, if there is one; the picture's row."""
+    def _write(self, seen: Seen, faces: Faces | None) -> Outcome:
+        """Write the aligned face that is meant, if there is one."""
+        job, size = seen.job, self.settings.size
+        if seen.picture is None or faces is None:
+            return Outcome(Row(job.file, "unreadable"), seen.reason, seen.mark, None)
         status, index = faces.choose(self.settings.faces)
         if index is None:
             score = float(faces.scores[0]) if len(faces.scores) else None
-            return Row(job.file, status, score)
-        points, size = faces.points[index].astype(np.float64), self.settings.size
-        write_picture(job.target, warp(picture, alignment_transform(points, size), size))
-        return Row(job.file, "ok", float(faces.scores[index]), tuple(points.ravel()))
+            return Outcome(Row(job.file, status, score), "", seen.mark, None)
+
+        points = faces.points[index].astype(np.float64)
+        try:
+            write_picture(job.target, warp(seen.picture, alignment_transform(points, size), size))
+        except OSError as error:
+            if not is_refused_name(error):
+                raise
+            reason = f"the output folder cannot hold a file of its name ({error.strerror})"
+            return Outcome(Row(job.file, "unreadable"), reason, seen.mark, None)
+        row = Row(job.file, "ok", float(faces.scores[index]), tuple(points.ravel()))
+        return Outcome(row, "", seen.mark, mark_of(job.target))
 
 
-def _read(job: Job) -> np.ndarray | str:
+def _read(job: Job) -> Seen:
     """A job's picture, or why it cannot be read."""
+    mark = mark_of(job.source)
     try:
-        return read_rgb(job.source)
+        return Seen(job, mark, read_rgb(job.source), "")
     except UnreadablePicture as error:
-        return str(error)
+        return Seen(job, mark, None, str(error))
 
 
 _aligner: Aligner | None = None
@@ -153,78 +144,11 @@ def start_worker(settings: Settings) -> None:
     _aligner = Aligner(settings)
 
 
-def align_chunk(jobs: list[Job]) -> list[tuple[Row, str]]:
+def align_chunk(jobs: list[Job]) -> list[Outcome]:
     """`Aligner.align` with the aligner of this process."""
     if _aligner is None:
         raise RuntimeError("start_worker has not been called in this process")
     return _aligner.align(jobs)
-
-
-# --- the record -----------------------------------------------------------------------------------
-
-
-class Record:
-    """alignment.csv, and beside it, hidden, which input each row was made of."""
-
-    def __init__(self, output: Path, settings: Settings) -> None:
-        self.table, self.state = output / "alignment.csv", output / ".alignment.json"
-        self.settings: dict[str, Any] = {"size": settings.size, "faces": settings.faces}
-        self.rows: dict[str, Row] = {}
-        self.inputs: dict[str, list[int]] = {}
-        if not self.table.exists():
-            return
-        try:
-            self._read(read_json(self.state) or {})
-        except (OSError, ValueError, KeyError, TypeError, csv.Error):
-            print(f"{self.table} or {self.state} is damaged; all pictures are looked at again.")
-            self.rows, self.inputs = {}, {}
-
-    def _read(self, known: dict[str, Any]) -> None:
-        with open(self.table, newline="", encoding="utf-8") as file:
-            for line in csv.DictReader(file):
-                numbers = tuple(float(line[c]) for c in _COLUMNS[3:] if line[c])
-                score = float(line["score"]) if line["score"] else None
-                row = Row(line["file"], line["status"], score, numbers)
-                if self._still_holds(row, known):
-                    self.rows[row.file], self.inputs[row.file] = row, known["inputs"][row.file]
-
-    def _still_holds(self, row: Row, known: dict[str, Any]) -> bool:
-        was = known["settings"]
-        if row.file not in known["inputs"] or row.status not in STATUSES or was["size"] != self.settings["size"]:
-            return False
-        # Which face is meant matters only where there were several, or none was asked for.
-        return row.status in ("no_face", "unreadable") or was["faces"] == self.settings["faces"]
-
-    def is_done(self, job: Job) -> bool:
-        """Whether a picture was aligned before and has not changed since.
-
-        A picture that could not be read may be readable now: a missing permission changes neither size nor time.
-        """
-        row = self.rows.get(job.file)
-        if row is None or row.status == "unreadable" or self.inputs[job.file] != _signature(job.source):
-            return False
-        return row.status != "ok" or job.target.exists()
-
-    def add(self, job: Job, row: Row) -> None:
-        """Note what was made of a picture."""
-        self.rows[row.file], self.inputs[row.file] = row, _signature(job.source)
-
-    def save(self) -> None:
-        """Write both files."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows(self.rows[file].cells() for file in sorted(self.rows))
-        write_text(self.table, text.getvalue())
-        write_json(self.state, {"settings": self.settings, "inputs": self.inputs})
-
-
-def _signature(path: Path) -> list[int]:
-    try:
-        status = os.stat(path)
-        return [status.st_size, status.st_mtime_ns]
-    except OSError:
-        return [-1, -1]
 
 
 # --- the script -----------------------------------------------------------------------------------
@@ -234,23 +158,50 @@ def find_jobs(source: Path, output: Path) -> list[Job]:
     """Inputs and where their aligned faces go; inputs that would write the same output keep their extension in it.
 
     Raises:
-        UserError: the input is missing, no picture, or a folder without pictures.
+        UserError: the input is missing, no picture, or a folder without pictures; input and output are one folder.
     """
     if source.is_file():
         if not source.name.lower().endswith(SUFFIXES):
             raise UserError(f"{source} is not a picture that can be read; expected {', '.join(SUFFIXES)}")
-        folder, paths = source.parent, [source]
+        paths = [source]
     elif source.is_dir():
-        folder, inside = source, output.resolve()
-        paths = [path for path in find_pictures(source) if inside not in path.resolve().parents]
-        if not paths:
-            raise UserError(f"{source} holds no pictures; expected {', '.join(SUFFIXES)}, in it or in folders below it")
+        paths = find_inputs(source, output)
     else:
         raise UserError(f"there is no file or folder {source}; expected a picture or a folder of pictures")
-    files = [path.relative_to(folder).as_posix() for path in paths]
+    files = [path.relative_to(folder_of(source)).as_posix() for path in paths]
     stems = unique_stems(files)
     rows = zip(files, paths, stems, strict=True)
     return [Job(file, path, output / f"{stem}.png") for file, path, stem in rows]
+
+
+def folder_of(source: Path) -> Path:
+    """The input folder of an input, which may be one picture."""
+    return source if source.is_dir() else source.parent
+
+
+def find_inputs(source: Path, output: Path) -> list[Path]:
+    """The pictures of a folder, but for those in an output folder below it.
+
+    Raises:
+        UserError: there are none; or the folder is the output folder.
+    """
+    if output.is_dir() and output.samefile(source):
+        raise UserError(
+            f"--input and --output are the same folder, {source}: photos and aligned faces would be mixed. Choose "
+            "another --output"
+        )
+    found, inside = find_pictures(source), output.resolve()
+    if not found:
+        raise UserError(f"{source} holds no pictures; expected {', '.join(SUFFIXES)}, in it or in folders below it")
+    if inside in source.resolve().parents:
+        return found
+    paths = [path for path in found if inside not in path.resolve().parents]
+    if not paths:
+        raise UserError(
+            f"all {len(found)} pictures in {source} lie in the output folder, {output}, and are taken for aligned "
+            "faces. Choose another --output, or an --input that holds photos"
+        )
+    return paths
 
 
 def parse_options() -> argparse.Namespace:
@@ -291,13 +242,11 @@ def parse_options() -> argparse.Namespace:
     return options
 
 
-def align_all(
-    todo: list[Job], record: Record, options: argparse.Namespace
-) -> Generator[list[tuple[Row, str]], None, None]:
+def align_all(todo: list[Job], record: Record, options: argparse.Namespace) -> Generator[list[Outcome], None, None]:
     """Align pictures, a chunk at a time, and note each in the record, which is saved now and then and at the end.
 
     Yields:
-        After each chunk: the rows of its pictures, and why those that could not be read could not.
+        After each chunk: what was made of its pictures.
     """
     settings = Settings(options.size, options.faces, options.device)
     by_file = {job.file: job for job in todo}
@@ -307,34 +256,38 @@ def align_all(
     results = map_unordered(align_chunk, chunks, workers=workers, initializer=start_worker, arguments=(settings,))
     saved = time.monotonic()
     try:
+        record.begin(todo)
         for done in results:
-            for row, _ in done:
-                record.add(by_file[row.file], row)
+            for outcome in done:
+                record.add(by_file[outcome.row.file], outcome)
             yield done
             if time.monotonic() - saved > _SAVE_SECONDS:
                 record.save()
                 saved = time.monotonic()
     finally:
         results.close()
-        record.save()
+        record.finish()
 
 
 def run(jobs: list[Job], options: argparse.Namespace) -> None:
     """Align what is new, and say what was found."""
-    record = Record(options.output, Settings(options.size, options.faces, options.device))
+    # Plan. Rows of inputs that are gone stay: their aligned faces are still there.
+    record = Record(options.output, folder_of(options.input), side=options.size, faces=options.faces)
+    record.adopt(jobs)
+    todo = [job for job in jobs if not record.is_done(job)]
+    record.refuse_conflicts(todo, jobs)
     for folder in {options.output, *(job.target.parent for job in jobs)}:
         if folder.exists():
             sweep_temporaries(folder)
 
-    # Rows of inputs that are gone stay: their aligned faces are still there.
-    todo = [job for job in jobs if not record.is_done(job)]
+    # Align.
     started, before = time.monotonic(), len(jobs) - len(todo)
     reasons: dict[str, str] = {}
     stop = StopRequest()
     with progress(total=len(jobs), initial=before, unit="picture", desc="aligning") as bar:
         aligned = align_all(todo, record, options)
         for done in aligned:
-            reasons |= {row.file: reason for row, reason in done if reason}
+            reasons |= {outcome.row.file: outcome.reason for outcome in done if outcome.reason}
             bar.update(len(done))
             if stop.requested:
                 break
@@ -359,7 +312,10 @@ def run(jobs: list[Job], options: argparse.Namespace) -> None:
 
 def main() -> None:
     options = parse_options()
-    jobs = find_jobs(options.input, options.output)
+    jobs, listing = find_jobs(options.input, options.output), options.output / "unreadable.txt"
+    beside = [*files_of(options.output), listing, options.output / ".lock"]
+    refuse_to_overwrite([job.source for job in jobs], [*(job.target for job in jobs), *beside])
+    refuse_other_listing(listing)
     with lock_folder(options.output, "face_alignment.py"):
         run(jobs, options)
 

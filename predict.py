@@ -8,6 +8,8 @@ Reads each PHOTO and the best networks of the run: the photo is aligned and enco
 latent. Writes STEM.json (for each parameter its value from 0 to 1, its value in the game, and its R² on test faces: how
 far to trust it) and STEM.png (photo, aligned face, reconstruction and, where the run learned the embedded game, the
 character). What cannot be read is listed in unreadable.txt beside them. From Python: see models/predictor.py.
+STEM is the photo's name without its extension. A result replaces an earlier one of the same photo and nothing else:
+where another photo's result or another file has the name, it is called STEM_2, STEM_3 and so on.
 """
 
 import argparse
@@ -23,8 +25,17 @@ from games.parameters import mirrored_bones
 from models.predictor import NoFace, Prediction, Predictor
 from utils.errors import UserError, run_script
 from utils.figures import side_by_side
-from utils.files import write_json
-from utils.pictures import UnreadablePicture, check_unreadable, printable, read_rgb, unique_stems, write_picture
+from utils.files import is_refused_name, write_json
+from utils.identity import refuse_to_overwrite
+from utils.pictures import (
+    UnreadablePicture,
+    check_unreadable,
+    printable,
+    read_rgb,
+    refuse_other_listing,
+    write_picture,
+)
+from utils.results import Result, choose_stems, describe_photos, files_of, name_of
 from utils.workers import default_workers
 
 
@@ -55,7 +66,46 @@ def parse_options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.output.is_file():
         raise UserError(f"--output {options.output} is a file; expected a folder")
+    check_photos(options.photos)
+    options.photos = list(dict.fromkeys(options.photos))
     return options
+
+
+def check_photos(photos: list[Path]) -> None:
+    """Raise UserError for a photo that is a folder, or is not there."""
+    for path in photos:
+        name = printable(str(path))
+        if path.is_dir():
+            raise UserError(f"{name} is a folder; expected photos. Name the pictures in it: {name}/*.jpg")
+        if not path.exists():
+            raise UserError(f"there is no file {name}; expected a photo. Check how it is spelt")
+
+
+def plan_results(options: argparse.Namespace) -> list[Path]:
+    """Where the results go, without extensions: of each photo, or one of all with --average.
+
+    Raises:
+        UserError: a result would be written over a photo.
+    """
+    if options.average:
+        results = [Result("average", options.photos)]
+    else:
+        results = [Result(name_of(path), [path]) for path in options.photos]
+    listing = options.output / "unreadable.txt"
+    plain = [file for result in results for file in files_of(options.output / result.name)]
+    refuse_to_overwrite(options.photos, [*plain, listing])
+    refuse_other_listing(listing)
+
+    stems = choose_stems(options.output, results)
+    refuse_to_overwrite(options.photos, [file for stem in stems for file in files_of(stem)])
+    for result, stem in zip(results, stems, strict=True):
+        if stem.name != result.name:
+            print(
+                f"{printable(str(options.output / result.name))} is taken by another photo or another program; the "
+                f"results of {printable(str(result.photos[0]))} are called {printable(stem.name)}",
+                file=sys.stderr,
+            )
+    return stems
 
 
 def predict_photo(path: Path, predictor: Predictor, options: argparse.Namespace) -> Seen:
@@ -130,7 +180,7 @@ def as_json(predictor: Predictor, parameters: np.ndarray, photos: list[Path]) ->
         }
     run = predictor.run
     result = {
-        "photos": [str(path) for path in photos],
+        **describe_photos(photos),
         "run": run.folder.as_posix(),
         "checkpoints": {"vae": run.vae.best.as_posix(), "f2p": run.f2p.best.as_posix()},
         "creator": predictor.creator_version,
@@ -159,17 +209,29 @@ def write_result(stem: Path, predictor: Predictor, seen: Seen, parameters: np.nd
     print("\n".join(printable(str(path)) for path in written))
 
 
-def result_stems(photos: list[Path]) -> list[str]:
-    """A name for each photo's results; numbered where two photos would share one."""
-    stems = unique_stems([path.name for path in photos])
-    if len({stem.casefold() for stem in stems}) < len(stems):
-        return [f"{i + 1}_{stem}" for i, stem in enumerate(stems)]
-    return stems
+def write_results(predictor: Predictor, seen: list[Seen], options: argparse.Namespace, stems: list[Path]) -> list[str]:
+    """Write what was predicted; the photos whose results the output folder cannot hold."""
+    if options.average:
+        nearest, mean = average(seen)
+        write_result(stems[0], predictor, nearest, mean, [one.path for one in seen])
+        return []
+    without, stem_of = [], dict(zip(options.photos, stems, strict=True))
+    for one in seen:
+        try:
+            write_result(stem_of[one.path], predictor, one, one.prediction.parameters, [one.path])
+        except OSError as error:
+            if not is_refused_name(error):
+                raise
+            name = printable(str(one.path))
+            without.append(name)
+            print(f"no result of {name}: the output folder cannot hold its name ({error.strerror})", file=sys.stderr)
+    return without
 
 
 def main() -> None:
-    # Parse, load.
+    # Parse, plan, load.
     options = parse_options()
+    stems = plan_results(options)
     torch.set_num_threads(default_workers())
     predictor = Predictor.load(options.run)
 
@@ -177,14 +239,8 @@ def main() -> None:
     seen, unreadable, without = predict_photos(predictor, options)
 
     # Write.
-    if options.average and seen:
-        nearest, mean = average(seen)
-        write_result(options.output / "average", predictor, nearest, mean, [one.path for one in seen])
-    elif not options.average:
-        stem_of = dict(zip(options.photos, result_stems(options.photos), strict=True))
-        for one in seen:
-            stem = options.output / stem_of[one.path]
-            write_result(stem, predictor, one, one.prediction.parameters, [one.path])
+    if seen:
+        without += write_results(predictor, seen, options, stems)
 
     # Report.
     check_unreadable(

@@ -10,6 +10,7 @@ recommended recipe, which also encodes moved and mirrored faces. Needs Linux. Co
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,12 +22,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from face_alignment import Record, Row, Settings, find_jobs
+from datasets.alignment_record import Outcome, Record, Row
+from face_alignment import find_jobs
 from games.writer import DataSet, write_data_set
 from models.vae import stage_count
 from utils.config import load
 from utils.errors import UserError, run_script
 from utils.files import write_json
+from utils.identity import mark_of
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -224,11 +227,13 @@ def write_photos(folder: Path, count: int) -> None:
     for i in range(count):
         os.link(pictures[i % len(pictures)], photos / f"{i:06d}.png")
 
-    record = Record(aligned, Settings(256, "one", "cpu"))
+    record = Record(aligned, photos, side=256, faces="one")
     points = tuple(np.random.default_rng(0).random(10).tolist())
-    for job in find_jobs(photos, aligned)[: max(0, count - _LEFT)]:
-        os.link(job.source, job.target)
-        record.add(job, Row(job.file, "ok", 0.9876, points))
+    faces = shutil.copytree(folder / "some" / "images", folder / "some_faces")  # a link to a photo would be that photo
+    for i, job in enumerate(find_jobs(photos, aligned)[: max(0, count - _LEFT)]):
+        os.link(faces / pictures[i % len(pictures)].name, job.target)
+        row = Row(job.file, "ok", 0.9876, points)
+        record.add(job, Outcome(row, "", mark_of(job.source), mark_of(job.target)))
     record.save()
 
 

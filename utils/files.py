@@ -8,6 +8,7 @@ import secrets
 import socket
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,6 +34,9 @@ SUMS = "SHA256SUMS"
 #: What a file system answers that knows no locks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
+#: What it answers to a name that it cannot hold: too long, or with bytes or characters that it does not know.
+_REFUSED_NAMES = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
+
 #: What it answers where another process holds the lock.
 _LOCKED = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 
@@ -48,7 +52,7 @@ def atomic_write(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
         sync: False leaves the flush to the caller, for many small files that can be made again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    short = os.fsdecode(os.fsencode(path.name)[:_NAME_BYTES])
+    short = os.fsencode(path.name)[:_NAME_BYTES].decode("utf-8", "ignore")  # the cut may part a character
     temporary = path.parent / f".{short}.{secrets.token_hex(6)}{_TEMPORARY}"
     try:
         with open(temporary, "xb") as file:
@@ -69,9 +73,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, whole or not at all. NaN becomes null; infinities raise ValueError."""
+    """Write `value` as JSON, whole or not at all. NaN becomes null; infinities raise ValueError.
+
+    Bytes of file names that are not UTF-8 become JSON's escapes, so that everybody can read the file.
+    """
     text = json.dumps(_nan_to_null(value), indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    with atomic_write(path) as file:
+        file.write((text + "\n").encode("utf-8", "backslashreplace"))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -111,6 +119,16 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_refused_name(error: OSError) -> bool:
+    """Whether a file could not be written because of its name alone: its file system cannot hold it."""
+    return error.errno in _REFUSED_NAMES
+
+
+def spelling(name: str) -> str:
+    """A name or path as file systems compare it that tell neither case nor Unicode's forms apart."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
 def sweep_temporaries(folder: Path) -> None:
     """Delete what a killed `atomic_write` left in `folder` (only call while holding its lock)."""
     for temporary in folder.glob(f".*{_TEMPORARY}"):
@@ -137,13 +155,17 @@ def lock_folder(folder: Path, what: str, wait: bool = False) -> Iterator[None]:
         wait: wait for a folder that another process holds.
 
     Raises:
-        UserError: another living process holds the folder; the message says which.
+        UserError: another living process holds the folder; the message says which. Or `.lock` is somebody else's file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     # Opened for appending so that the holder's line survives our attempt.
-    with open(path, "a+", encoding="utf-8") as file:
+    with open(path, "a+", encoding="utf-8", errors="replace") as file:
         _acquire(file, folder=folder, wait=wait)
+        file.seek(0)
+        holder = file.read(1000)
+        if holder.strip() and " (process " not in holder:
+            raise UserError(f"{path} was not written by this program. Move it away, or choose another folder")
         try:
             file.truncate(0)
             since = time.strftime("%Y-%m-%d %H:%M:%S")

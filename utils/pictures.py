@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from utils.errors import UserError
-from utils.files import atomic_write, write_text
+from utils.files import atomic_write, spelling, write_text
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -23,6 +24,9 @@ MAX_PIXELS = 300_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+#: Categories of characters that no line of text can hold: control characters, surrogates, line and paragraph ends.
+_ESCAPED = {"Cc", "Cs", "Zl", "Zp"}
 
 #: Chunks of a PNG file that its pixels need; the others are metadata.
 _PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
@@ -55,6 +59,8 @@ def read_rgb(path: Path, at_least: int | None = None) -> np.ndarray:
         raise UnreadablePicture(f"more than {MAX_PIXELS // 1_000_000} million pixels") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         reason = str(error).replace(str(path), "the file") or type(error).__name__
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
         reason = reason.encode("utf-8", "replace").decode("utf-8")
         raise UnreadablePicture(" ".join(reason.split())[:200]) from None
 
@@ -156,10 +162,12 @@ def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
 
 
 def unique_stems(files: list[str]) -> list[str]:
-    """A stem for each file's results: its path without the extension, or with it where two would be the same.
+    """A stem for the PNG made of each file: its path without the extension, or with it where two would be the same.
 
-    Compared without regard to case, as some file systems do.
+    No two are the same to a file system that tells neither case nor Unicode's forms apart: where the extension does
+    not help, a number follows. Nor does STEM.png stand where the files have a folder.
     """
+    folders = {spelling(parent) for file in files for parent in _parents(file)}
     keeps_suffix = [False] * len(files)
     while True:
         stems = []
@@ -169,12 +177,36 @@ def unique_stems(files: list[str]) -> list[str]:
         # Files whose stems clash keep their extension, until none do.
         taken: dict[str, list[int]] = {}
         for i, stem in enumerate(stems):
-            taken.setdefault(stem.casefold(), []).append(i)
-        clashing = [i for group in taken.values() if len(group) > 1 for i in group if not keeps_suffix[i]]
+            taken.setdefault(spelling(stem), []).append(i)
+        groups = [group for stem, group in taken.items() if len(group) > 1 or f"{stem}.png" in folders]
+        clashing = [i for group in groups for i in group if not keeps_suffix[i]]
         if not clashing:
-            return stems
+            return _numbered(stems, folders) if groups else stems
         for i in clashing:
             keeps_suffix[i] = True
+
+
+def _parents(file: str) -> list[str]:
+    """The folders above a file, of its path with "/"."""
+    parts = file.split("/")
+    return ["/".join(parts[:i]) for i in range(1, len(parts))]
+
+
+def _numbered(stems: list[str], folders: set[str]) -> list[str]:
+    """The same stems, with a number where another has the same spelling or STEM.png is one of some folders."""
+    wanted, taken, numbered = {spelling(stem) for stem in stems}, set[str](), []
+    for stem in stems:
+        unique, number = stem, 1
+        while _is_taken(unique, taken, folders) or (number > 1 and spelling(unique) in wanted):
+            number += 1
+            unique = f"{stem}_{number}"
+        taken.add(spelling(unique))
+        numbered.append(unique)
+    return numbered
+
+
+def _is_taken(stem: str, taken: set[str], folders: set[str]) -> bool:
+    return spelling(stem) in taken or f"{spelling(stem)}.png" in folders
 
 
 def write_listing(listing: Path, reasons: dict[str, str]) -> None:
@@ -184,6 +216,19 @@ def write_listing(listing: Path, reasons: dict[str, str]) -> None:
         write_text(listing, "".join(lines))
     else:
         listing.unlink(missing_ok=True)
+
+
+def refuse_other_listing(listing: Path) -> None:
+    """Raise UserError where the file that `write_listing` would replace or remove holds something else."""
+    try:
+        lines = listing.read_bytes().split(b"\n")
+    except OSError:  # there is none; what else it may be is said where it is written
+        return
+    if not all(b"\t" in line for line in lines if line):
+        raise UserError(
+            f"{listing} was not written by this program, which lists unreadable pictures there. Move it away, or "
+            "choose another --output"
+        )
 
 
 def check_unreadable(reasons: dict[str, str], *, total: int, most: float, setting: str, listing: Path) -> None:
@@ -212,9 +257,10 @@ def check_unreadable(reasons: dict[str, str], *, total: int, most: float, settin
 
 
 def printable(name: str) -> str:
-    """A file's name on one line, whatever bytes it has: control characters and broken UTF-8 are escaped."""
-    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    """A file's name on one line, whatever bytes it has: control characters, line ends and broken UTF-8 are escaped."""
+    if name.isprintable():
+        return name
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in _ESCAPED else c for c in name)
 
 
 def as_uint8(batch: np.ndarray) -> np.ndarray:
