@@ -25,7 +25,8 @@ import cv2
 import numpy as np
 import torch
 
-from models.mtcnn import FaceDetector, Faces
+from models.faces import Faces
+from models.mtcnn import FaceDetector
 from utils.alignment import alignment_transform, warp
 from utils.errors import Interrupted, UserError, run_script
 from utils.files import lock_folder, read_json, sweep_temporaries, write_json, write_text
