@@ -5,15 +5,16 @@ Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded Convo
 and adds the points. The weights are those that the PyPI package `mtcnn` ships.
 
 They learned upright faces. They also find some faces that lie on their side or head, and put the points of those where
-an upright face would have them: an eye on the mouth. What tells the two apart is how sure O-Net is. Each face gets
-evidence for standing upright, in logits, from three things that O-Net says:
+an upright face would have them: an eye on the mouth. Two things give such a face away. O-Net is surer of it when it is
+turned; and in its mirror image O-Net finds other points, while those of an upright face are mirrored, too. So each face
+gets evidence for standing upright, in logits, from what O-Net says of its box:
 
-    evidence = face in the proposed box + face in the refined box
-             + (face in the refined box − face in that box turned by 90°, 180° or 270°, whichever is highest)
+    evidence = sureness as it stands − that in the best of the three turns − 20 × disagreement with its mirror image
 
-Where the evidence leaves doubt, a picture is searched in all four turns, and the turn with the most evidence is its
-right way up. The limits below were set on 1,501 video frames of 347 people, each in four turns: frames 0, 2, 4, 7 and 9
-of a person. `python -m benchmarks.alignment --turned` measures on the others.
+A sureness is the logit of a face, averaged over the box and its mirror image. The disagreement is the mean distance
+between the five points and those found in the mirror image, relative to their spread (root mean square distance from
+their centre). Where the evidence leaves doubt, a picture is searched in all four turns, and the turn with the most
+evidence is its right way up.
 """
 
 import hashlib
@@ -50,17 +51,17 @@ _THRESHOLDS = (0.6, 0.7, 0.7)
 #: Side of the smallest face looked for, in pixels, and ratio of neighbouring scales.
 _SMALLEST_FACE, _PYRAMID_FACTOR = 20.0, 0.709
 
-#: Evidence that an upright face must exceed. Of 1,500 upright faces 1 has less; of 1,017 faces that were found with
-#: wrong points in turned frames, 850 have less.
-_UPRIGHT = 0.0
+#: Logits that a disagreement of 1 takes off the evidence of a face.
+_DISAGREEMENT = 20.0
 
-#: Evidence with which no other turn need be searched: 57 of those 1,500 have less, 1 of the 1,017 has as much.
-_CERTAIN = 10.0
+#: Evidence that an upright face must exceed.
+_UPRIGHT = -4.0
 
-#: Evidence that a turned copy must exceed to be the right way up. It is there for pictures without a face, where three
-#: more searches find more by mistake: in 694 frames whose faces were painted over 14 without this limit, 9 with it, and
-#: 9 where pictures are not turned.
-_ENOUGH = 5.0
+#: Evidence with which no other turn need be searched.
+_CERTAIN = -1.0
+
+#: The order of the five points in a mirror image.
+_MIRRORED = [1, 0, 2, 4, 3]
 
 #: Fraction of the smaller of two boxes that, covered by a better one, makes it the same face.
 _NESTED = 0.7
@@ -236,7 +237,7 @@ class FaceDetector(nn.Module):
         for quarters in (1, 2, 3):
             copies = torch.rot90(pictures[doubtful], quarters, (2, 3))
             for i, faces in zip(doubtful, self.detect(copies), strict=True):
-                if faces.most_evidence > max(found[i].most_evidence, _ENOUGH):
+                if faces.most_evidence > found[i].most_evidence:
                     found[i] = faces.turned_back(quarters, width=width, height=height)
         return found
 
@@ -292,27 +293,44 @@ class FaceDetector(nn.Module):
         # Refine the boxes.
         boxes = _square(boxes)
         logits, offsets, _ = self.onet(_patches(pixels, owner, boxes, 48))
-        score, first = logits.softmax(1)[:, 1], _face_logit(logits)
+        score = logits.softmax(1)[:, 1]
         boxes = boxes + offsets * _sides(boxes)
         passed = score > _THRESHOLDS[2]
-        owner, boxes, score, first = owner[passed], boxes[passed], score[passed], first[passed]
+        owner, boxes, score = owner[passed], boxes[passed], score[passed]
         kept = batched_nms(boxes, score, owner, 0.7)
-        owner, boxes, score, first = owner[kept], boxes[kept], score[kept], first[kept]
+        owner, boxes, score = owner[kept], boxes[kept], score[kept]
 
         # The points are read in a second look at the refined box: on real frames that takes their
         # error from 4.0 to 3.8 px. A third look now and then runs away.
         square = _square(boxes)
         patches = _patches(pixels, owner, square, 48)
-        logits, _, points = self.onet(patches)
+        points = self.onet(patches)[2].reshape(-1, 2, 5).transpose(1, 2)
         # O-Net learned points as whole pixels in crops by whole pixels: no half pixel to take off.
-        points = points.reshape(-1, 2, 5).transpose(1, 2) * _sides(square)[:, None, :2] + square[:, None, :2]
+        points = points * _sides(square)[:, None, :2] + square[:, None, :2]
 
-        # Leave out what O-Net would rather see turned.
-        second = _face_logit(logits)
-        turned = [_face_logit(self.onet(torch.rot90(patches, quarters, (2, 3)))[0]) for quarters in (1, 2, 3)]
-        evidence = first + second + (second - torch.stack(turned).amax(0))
+        # Leave out what does not stand upright.
+        evidence = self._weigh(patches)
         upright = evidence > _UPRIGHT
         return owner[upright], boxes[upright] - 0.5, score[upright], points[upright], evidence[upright]
+
+    def _weigh(self, patches: Tensor) -> Tensor:
+        """The evidence (K,) that the faces in patches (K, 3, 48, 48) stand upright."""
+        count = len(patches)
+        turns = torch.stack([torch.rot90(patches, quarters, (2, 3)) for quarters in range(4)])
+        views = torch.stack([turns, turns.flip(-1)])
+        logits, _, points = self.onet(views.flatten(0, 2))
+
+        # How much surer is O-Net of the face as it stands?
+        sureness = _face_logit(logits).reshape(2, 4, count).mean(0)
+        margin = sureness[0] - sureness[1:].amax(0)
+
+        # Does it find the same points in the mirror image?
+        points = points.reshape(2, 4, count, 2, 5)[:, 0].transpose(-2, -1)
+        straight, mirrored = points[0], points[1][:, _MIRRORED]
+        mirrored = torch.stack([1 - mirrored[..., 0], mirrored[..., 1]], -1)
+        spread = (straight - straight.mean(1, keepdim=True)).square().sum(-1).mean(-1).sqrt()
+        disagreement = (straight - mirrored).norm(dim=-1).mean(-1) / spread.clamp(min=1e-6)
+        return margin - _DISAGREEMENT * disagreement
 
 
 def _to_searched_size(picture: np.ndarray) -> np.ndarray:
