@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from datasets.alignment_record import STATUSES, Job, Outcome, Record, Row, files_of
-from models.mtcnn import FaceDetector, Faces
+from models.faces import Faces
+from models.mtcnn import FaceDetector
 from utils.alignment import alignment_transform, warp
 from utils.errors import Interrupted, UserError, run_script
 from utils.files import is_refused_name, lock_folder, sweep_temporaries

@@ -3,13 +3,24 @@
 Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks",
 2016. P-Net slides over an image pyramid and proposes boxes, R-Net sorts them, O-Net refines them
 and adds the points. The weights are those that the PyPI package `mtcnn` ships.
+
+They learned upright faces. They also find some faces that lie on their side or head, and put the points of those where
+an upright face would have them: an eye on the mouth. Two things give such a face away. O-Net is surer of it when it is
+turned; and in its mirror image O-Net finds other points, while those of an upright face are mirrored, too. So each face
+gets evidence for standing upright, in logits, from what O-Net says of its box:
+
+    evidence = sureness as it stands − that in the best of the three turns − 20 × disagreement with its mirror image
+
+A sureness is the logit of a face, averaged over the box and its mirror image. The disagreement is the mean distance
+between the five points and those found in the mirror image, relative to their spread (root mean square distance from
+their centre). Where the evidence leaves doubt, a picture is searched in all four turns, and the turn with the most
+evidence is its right way up.
 """
 
 import hashlib
 import importlib.util
 import io
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import joblib
@@ -19,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import batched_nms, box_iou, roi_align
 
+from models.faces import Faces
 from utils.alignment import TEMPLATE_SIZE, alignment_transform
 from utils.errors import UserError
 
@@ -38,6 +50,18 @@ _THRESHOLDS = (0.6, 0.7, 0.7)
 
 #: Side of the smallest face looked for, in pixels, and ratio of neighbouring scales.
 _SMALLEST_FACE, _PYRAMID_FACTOR = 20.0, 0.709
+
+#: Logits that a disagreement of 1 takes off the evidence of a face.
+_DISAGREEMENT = 20.0
+
+#: Evidence that an upright face must exceed.
+_UPRIGHT = -4.0
+
+#: Evidence with which no other turn need be searched.
+_CERTAIN = -1.0
+
+#: The order of the five points in a mirror image.
+_MIRRORED = [1, 0, 2, 4, 3]
 
 #: Fraction of the smaller of two boxes that, covered by a better one, makes it the same face.
 _NESTED = 0.7
@@ -131,27 +155,6 @@ class ONet(nn.Module):
         return self.face(x), self.box(x), self.points(x)
 
 
-class Faces(NamedTuple):
-    """The faces of one picture, best score first."""
-
-    boxes: np.ndarray  #: (K, 4) float32, x0 y0 x1 y1 in pixels
-    scores: np.ndarray  #: (K,) float32 in [0, 1]
-    points: np.ndarray  #: (K, 5, 2) float32, x y in pixels, order of `utils.alignment.TEMPLATE`
-
-    def choose(self, which: str) -> tuple[str, int | None]:
-        """The face meant by "one" or "largest": a status ("ok", "no_face", "several_faces") and its index."""
-        if not len(self.scores):
-            return "no_face", None
-        if which == "one" and len(self.scores) > 1:
-            return "several_faces", None
-        return "ok", self.largest
-
-    @property
-    def largest(self) -> int:
-        """Index of the face with the largest box."""
-        return int(np.argmax((self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])))
-
-
 class FaceDetector(nn.Module):
     """The cascade.
 
@@ -169,7 +172,7 @@ class FaceDetector(nn.Module):
 
     @torch.inference_mode()
     def detect(self, pictures: Tensor) -> list[Faces]:
-        """Find the faces in a batch of pictures of one size.
+        """Find the upright faces in a batch of pictures of one size; the pictures are not turned.
 
         Args:
             pictures: (N, 3, H, W) uint8 RGB.
@@ -182,13 +185,14 @@ class FaceDetector(nn.Module):
         pixels = (pictures.to(device, torch.float32) - 127.5) / 128
         owner, boxes = self._propose(pixels)
         owner, boxes = self._refine(pixels, owner, boxes)
-        owner, boxes, scores, points = self._output(pixels, owner, boxes)
-        return [_faces_of(owner == i, boxes, scores, points) for i in range(count)]
+        owner, *found = self._output(pixels, owner, boxes)
+        return [_faces_of(*(values[owner == i] for values in found)) for i in range(count)]
 
     def find(self, picture: np.ndarray) -> Faces:
         """Find the faces in one picture (H, W, 3) uint8 RGB of any size, in its pixels.
 
-        A large picture is searched at 1,024 pixels on its longer side, a very small one enlarged.
+        A large picture is searched at 1,024 pixels on its longer side, a very small one enlarged. A picture that lies
+        on its side or head is turned for the search.
         """
         return self.find_all([picture])[0]
 
@@ -199,11 +203,8 @@ class FaceDetector(nn.Module):
         for shape in dict.fromkeys(s.shape for s in searched):
             together = [i for i, s in enumerate(searched) if s.shape == shape]
             batch = torch.from_numpy(np.stack([searched[i] for i in together])).permute(0, 3, 1, 2)
-            for i, faces in zip(together, self.detect(batch), strict=True):
-                back = np.divide(pictures[i].shape[1::-1], shape[1::-1]).astype(np.float32)
-                # Resizing keeps corners in place; pixel centres are half a pixel off them.
-                boxes = (faces.boxes + 0.5) * np.tile(back, 2) - 0.5
-                found[i] = Faces(boxes, faces.scores, (faces.points + 0.5) * back - 0.5)
+            for i, faces in zip(together, self._detect_any_way_up(batch), strict=True):
+                found[i] = faces.scaled(np.divide(pictures[i].shape[1::-1], shape[1::-1]).astype(np.float32))
         return [faces for faces in found if faces is not None]
 
     def align(self, photo: np.ndarray, which: str) -> tuple[np.ndarray | None, str]:
@@ -221,6 +222,24 @@ class FaceDetector(nn.Module):
         if index is None:
             return None, status
         return alignment_transform(faces.points[index], TEMPLATE_SIZE), status
+
+    def _detect_any_way_up(self, pictures: Tensor) -> list[Faces]:
+        """`detect`, and where that leaves doubt, also in copies turned by 90°, 180° and 270°.
+
+        The faces of the turn with the most evidence count, in the pixels of the pictures as they came.
+        """
+        found = self.detect(pictures)
+        doubtful = [i for i, faces in enumerate(found) if faces.most_evidence < _CERTAIN]
+        if not doubtful:
+            return found
+
+        height, width = pictures.shape[2:]
+        for quarters in (1, 2, 3):
+            copies = torch.rot90(pictures[doubtful], quarters, (2, 3))
+            for i, faces in zip(doubtful, self.detect(copies), strict=True):
+                if faces.most_evidence > found[i].most_evidence:
+                    found[i] = faces.turned_back(quarters, width=width, height=height)
+        return found
 
     def _propose(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes (K, 4) that P-Net finds at all scales, and which picture (K,) each is of."""
@@ -269,7 +288,9 @@ class FaceDetector(nn.Module):
         kept = batched_nms(boxes, score, owner, 0.7)
         return owner[kept], boxes[kept]
 
-    def _output(self, pixels: Tensor, owner: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _output(self, pixels: Tensor, owner: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The upright faces: which picture each is of, its box, score, points and evidence, best score first."""
+        # Refine the boxes.
         boxes = _square(boxes)
         logits, offsets, _ = self.onet(_patches(pixels, owner, boxes, 48))
         score = logits.softmax(1)[:, 1]
@@ -278,13 +299,38 @@ class FaceDetector(nn.Module):
         owner, boxes, score = owner[passed], boxes[passed], score[passed]
         kept = batched_nms(boxes, score, owner, 0.7)
         owner, boxes, score = owner[kept], boxes[kept], score[kept]
+
         # The points are read in a second look at the refined box: on real frames that takes their
         # error from 4.0 to 3.8 px. A third look now and then runs away.
         square = _square(boxes)
-        points = self.onet(_patches(pixels, owner, square, 48))[2].reshape(-1, 2, 5).transpose(1, 2)
+        patches = _patches(pixels, owner, square, 48)
+        points = self.onet(patches)[2].reshape(-1, 2, 5).transpose(1, 2)
         # O-Net learned points as whole pixels in crops by whole pixels: no half pixel to take off.
         points = points * _sides(square)[:, None, :2] + square[:, None, :2]
-        return owner, boxes - 0.5, score, points
+
+        # Leave out what does not stand upright.
+        evidence = self._weigh(patches)
+        upright = evidence > _UPRIGHT
+        return owner[upright], boxes[upright] - 0.5, score[upright], points[upright], evidence[upright]
+
+    def _weigh(self, patches: Tensor) -> Tensor:
+        """The evidence (K,) that the faces in patches (K, 3, 48, 48) stand upright."""
+        count = len(patches)
+        turns = torch.stack([torch.rot90(patches, quarters, (2, 3)) for quarters in range(4)])
+        views = torch.stack([turns, turns.flip(-1)])
+        logits, _, points = self.onet(views.flatten(0, 2))
+
+        # How much surer is O-Net of the face as it stands?
+        sureness = _face_logit(logits).reshape(2, 4, count).mean(0)
+        margin = sureness[0] - sureness[1:].amax(0)
+
+        # Does it find the same points in the mirror image?
+        points = points.reshape(2, 4, count, 2, 5)[:, 0].transpose(-2, -1)
+        straight, mirrored = points[0], points[1][:, _MIRRORED]
+        mirrored = torch.stack([1 - mirrored[..., 0], mirrored[..., 1]], -1)
+        spread = (straight - straight.mean(1, keepdim=True)).square().sum(-1).mean(-1).sqrt()
+        disagreement = (straight - mirrored).norm(dim=-1).mean(-1) / spread.clamp(min=1e-6)
+        return margin - _DISAGREEMENT * disagreement
 
 
 def _to_searched_size(picture: np.ndarray) -> np.ndarray:
@@ -298,10 +344,9 @@ def _to_searched_size(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
-def _faces_of(mask: Tensor, boxes: Tensor, scores: Tensor, points: Tensor) -> Faces:
-    boxes, scores, points = boxes[mask], scores[mask], points[mask]
+def _faces_of(boxes: Tensor, scores: Tensor, points: Tensor, evidence: Tensor) -> Faces:
     kept = _suppress_nested(boxes)  # boxes come best score first from NMS
-    return Faces(boxes[kept].cpu().numpy(), scores[kept].cpu().numpy(), points[kept].cpu().numpy())
+    return Faces(*(values[kept].cpu().numpy() for values in (boxes, scores, points, evidence)))
 
 
 def _suppress_nested(boxes: Tensor) -> list[int]:
@@ -315,6 +360,11 @@ def _suppress_nested(boxes: Tensor) -> list[int]:
         if not any(over_smaller[i, k] > _NESTED for k in kept):
             kept.append(i)
     return kept
+
+
+def _face_logit(logits: Tensor) -> Tensor:
+    """(N, 2) logits of "no face" and "face" → (N,) logit of the probability of a face."""
+    return logits[:, 1] - logits[:, 0]
 
 
 def _sides(boxes: Tensor) -> Tensor:

@@ -305,13 +305,66 @@ def test_other_settings_look_at_pictures_again(album, tmp_path):
     assert read_rgb(tmp_path / "out" / "1.png").shape == (64, 64, 3)
 
 
-def test_pictures_searched_together_give_what_they_give_alone(album):
+@pytest.fixture(scope="module")
+def detector() -> FaceDetector:
+    return FaceDetector()
+
+
+def test_pictures_searched_together_give_what_they_give_alone(album, detector):
     files = ("0.png", "leer.png", "1.png", "gross.jpg", "klein.png", "2.png")
     pictures = [read_rgb(album.folder / file) for file in files]
-    detector = FaceDetector()
+    pictures += [np.ascontiguousarray(np.rot90(pictures[i])) for i in (0, 3)]
     for alone, together in zip(map(detector.find, pictures), detector.find_all(pictures), strict=True):
         assert len(alone.scores) == len(together.scores)
         np.testing.assert_allclose(together.points, alone.points, atol=0.02)
+
+
+# --- pictures on their side or head ---------------------------------------------------------------
+
+
+def off_by(matrix: np.ndarray, points: np.ndarray) -> float:
+    """How far a transform puts five points (5, 2) from where their alignment would, in pixels, on average."""
+    apart = transform_points(matrix, points) - transform_points(alignment_transform(points, 256), points)
+    return float(np.linalg.norm(apart, axis=1).mean())
+
+
+def turned(picture: np.ndarray, points: np.ndarray, quarters: int) -> tuple[np.ndarray, np.ndarray]:
+    """A picture and points (5, 2) of it, turned anticlockwise by quarter turns."""
+    for _ in range(quarters):
+        points = np.stack([points[:, 1], picture.shape[1] - 1 - points[:, 0]], 1)
+        picture = np.rot90(picture)
+    return np.ascontiguousarray(picture), points
+
+
+@pytest.mark.parametrize("quarters", range(4))
+def test_a_face_is_found_upright_however_its_picture_is_turned(album, detector, quarters):
+    errors = {}
+    for i in range(6):
+        picture, points = turned(read_rgb(album.folder / f"{i}.png")[:480], album.truth[f"{i}.png"], quarters)
+        matrix, status = detector.align(picture, "one")
+        errors[i] = off_by(matrix, points) if status == "ok" else status
+    assert {i: error for i, error in errors.items() if error != "no_face" and error >= 9} == {}
+    assert list(errors.values()).count("no_face") <= 1
+
+
+def test_points_of_a_large_lying_picture_are_in_its_own_pixels(album, detector):
+    """The picture is searched smaller and turned: both are undone."""
+    lying, points = turned(read_rgb(album.folder / "0.png")[:480], album.truth["0.png"], 1)
+    large = cv2.resize(lying, (3 * lying.shape[1], 4 * lying.shape[0]))
+    found = detector.find(large)
+    assert len(found.scores) == 1
+    expected = (points + 0.5) * (3, 4) - 0.5
+    assert np.linalg.norm(found.points[0] - expected, axis=1).mean() < 0.1 * np.ptp(expected)
+
+
+def test_a_lying_face_beside_an_upright_one_is_not_aligned(album, detector):
+    upright, points = read_rgb(album.folder / "0.png"), album.truth["0.png"]
+    for i in range(1, 6):
+        lying = np.rot90(read_rgb(album.folder / f"{i}.png"), 2)
+        both = np.concatenate([upright, lying], 1)
+        matrix, status = detector.align(both, "largest")
+        assert status == "ok"
+        assert off_by(matrix, points) < 9
 
 
 @pytest.mark.parametrize(
