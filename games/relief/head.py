@@ -6,6 +6,8 @@ Proportions are those of adult faces: eye centres at ±0.46, nose base at 0.66, 
 at 1.62. The head is a relief z(x, y): all that turns of ±10° need.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 EYE = (0.46, -0.01)  # centre of the eye opening
@@ -202,102 +204,131 @@ MIRRORED = (
 # --- painted regions ------------------------------------------------------------------------------
 
 
+class _EyeMarks(NamedTuple):
+    """Masks of what is painted at both eyes, each the shape of the points."""
+
+    opening: np.ndarray  #: the eyeball that shows between the lids
+    lash: np.ndarray
+    crease: np.ndarray  #: of the upper lid
+    lid: np.ndarray  #: the upper one
+    corner: np.ndarray  #: the inner one
+
+
+class _NoseMarks(NamedTuple):
+    """Masks of what is painted at the nose."""
+
+    nostril: np.ndarray
+    groove: np.ndarray  #: around the wings
+    under: np.ndarray  #: the shade below the nose
+    fold: np.ndarray  #: from the wings to the corners of the mouth
+
+
+class _MouthMarks(NamedTuple):
+    """Masks of what is painted at the mouth."""
+
+    lip: np.ndarray  #: both of them
+    upper: np.ndarray  #: the upper lip
+    line: np.ndarray  #: between the lips
+    under: np.ndarray  #: the shade below the mouth
+
+
 def paint(x: np.ndarray, y: np.ndarray, pixel: float) -> dict[str, np.ndarray]:
     """Masks in [0, 1] of the face's painted regions at x, y; edges are `pixel` units soft."""
     side = np.abs(x)
-
-    def edge(signed: np.ndarray, soft: float = 1.0) -> np.ndarray:
-        width = max(pixel * soft, 1e-6)
-        return smoothstep(signed, -width, width)
-
     distance, radius = outline_radius(x, y)
-    face = edge(radius - distance)
+    eye, nose, mouth = _eye_marks(side, y, pixel), _nose_marks(side, y), _mouth_marks(side, y, pixel)
 
+    # What darkens the skin.
+    shade = 0.55 * eye.crease + 0.30 * nose.groove + 0.28 * nose.under + 0.12 * nose.fold
+    shade = shade + 0.30 * mouth.under + 0.16 * mouth.upper + 0.12 * eye.lid
+
+    # What colours it.
+    eye_shadow = gauss(side, y, 0.48, -0.13, 0.20, 0.075)
+    stubble = gauss(side, y, 0.0, 1.22, 0.55, 0.30) * (1 - mouth.lip) * smoothstep(y, 0.70, 0.86)
+    return {
+        "face": _edge(radius - distance, pixel),
+        "opening": eye.opening,
+        "lash": eye.lash,
+        "brow": _brow_mark(side, y),
+        "lip": mouth.lip,
+        "dark": np.clip(0.9 * nose.nostril + 0.85 * mouth.line, 0, 1),
+        "blush": gauss(side, y, 0.62, 0.42, 0.19, 0.15),
+        "shade": np.clip(shade, 0, 1),
+        "eye_shadow": np.clip(eye_shadow + 0.6 * eye.lid, 0, 1),
+        "corner": eye.corner,
+        "stubble": stubble,
+    }
+
+
+def _edge(signed: np.ndarray, width: float) -> np.ndarray:
+    """1 inside a region, 0 outside, soft for `width` units on both sides of where a signed distance is 0."""
+    width = max(width, 1e-6)
+    return smoothstep(signed, -width, width)
+
+
+def _eye_marks(side: np.ndarray, y: np.ndarray, pixel: float) -> _EyeMarks:
     u, upper, lower = eye_lids(side)
     across = np.minimum(u, 1 - u) * (OUTER_CORNER[0] - INNER_CORNER[0])
-    opening = edge(np.minimum(y - upper, lower - y)) * (across > 0)
+    opening = _edge(np.minimum(y - upper, lower - y), pixel) * (across > 0)
     reach = smoothstep(u, -0.04, 0.08) * smoothstep(u, 1.12, 0.98)
-    lash_width = 0.014 + 0.018 * np.clip(u, 0, 1)
-    lash = np.exp(-(np.maximum(np.abs(y - upper + 0.006) - lash_width * 0.6, 0) ** 2) / (0.5 * lash_width) ** 2) * reach
-    # Beyond the outer corner the lashes run on in a small wing.
+
+    # Upper lashes, and lower ones; beyond the outer corner the upper ones run on in a small wing.
+    width = 0.014 + 0.018 * np.clip(u, 0, 1)
+    lash = np.exp(-(np.maximum(np.abs(y - upper + 0.006) - width * 0.6, 0) ** 2) / (0.5 * width) ** 2) * reach
     wing_line = OUTER_CORNER[1] - 0.35 * (side - OUTER_CORNER[0])
     wing = np.exp(-(((y - wing_line) / 0.012) ** 2)) * smoothstep(side, 0.66, 0.68) * smoothstep(side, 0.735, 0.69)
-    lower_lash = (
-        0.55 * np.exp(-(((y - lower - 0.004) / 0.010) ** 2)) * smoothstep(u, 0.1, 0.6) * smoothstep(u, 1.04, 0.95)
-    )
-    crease = (
-        np.exp(-(((y - upper + 0.062 - 0.02 * u) / 0.016) ** 2)) * smoothstep(u, 0.0, 0.25) * smoothstep(u, 1.1, 0.9)
-    )
+    lower_lash = 0.55 * np.exp(-(((y - lower - 0.004) / 0.010) ** 2))
+    lower_lash = lower_lash * smoothstep(u, 0.1, 0.6) * smoothstep(u, 1.04, 0.95)
+
+    # The upper lid and the crease above it.
+    crease = np.exp(-(((y - upper + 0.062 - 0.02 * u) / 0.016) ** 2))
+    crease = crease * smoothstep(u, 0.0, 0.25) * smoothstep(u, 1.1, 0.9)
     lid = np.clip((y - upper + 0.065) / 0.065, 0, 1) * (y < upper) * reach
     corner = gauss(side, y, INNER_CORNER[0] + 0.012, INNER_CORNER[1] - 0.002, 0.022, 0.016)
-    eye_shadow = gauss(side, y, 0.48, -0.13, 0.20, 0.075)
+    return _EyeMarks(opening, np.clip(lash + wing + lower_lash, 0, 1), crease, lid, corner)
 
-    b, spine, thick = brow(side)
+
+def _brow_mark(side: np.ndarray, y: np.ndarray) -> np.ndarray:
+    u, spine, thick = brow(side)
     off = (y - spine) / thick
     strand = 0.5 + 0.5 * np.sin(side * 210 - off * 4.0 + 2.0 * np.sin(side * 37))
-    brow_mask = smoothstep(1.35 - np.abs(off), 0, 1.0) * (0.78 + 0.22 * strand)
-    brow_mask *= smoothstep(b, -0.06, 0.08) * smoothstep(b, 1.08, 0.90)
+    mark = smoothstep(1.35 - np.abs(off), 0, 1.0) * (0.78 + 0.22 * strand)
+    mark *= smoothstep(u, -0.06, 0.08) * smoothstep(u, 1.08, 0.90)
+    return mark
 
-    lip_upper, parting, lip_lower = lips(side)
-    within = edge(MOUTH_HALF_WIDTH - side, 2)
-    lip = edge(np.minimum(y - lip_upper, lip_lower - y), 1.5) * within
-    line = np.exp(-(((y - parting) / (0.010 + 0.004 * smoothstep(side, 0.3, 0))) ** 2))
-    line *= smoothstep(side, MOUTH_HALF_WIDTH + 0.03, MOUTH_HALF_WIDTH - 0.03)
-    upper_lip = lip * (y < parting)
-    under_lip = gauss(side, y, 0, 1.205, 0.17, 0.035)
 
+def _nose_marks(side: np.ndarray, y: np.ndarray) -> _NoseMarks:
     tilted = (side - 0.105) * 0.94 + (y - 0.655) * 0.34, (y - 0.655) * 0.94 - (side - 0.105) * 0.34
     nostril = smoothstep(1.25 - np.hypot(tilted[0] / 0.058, tilted[1] / 0.026), 0, 0.55)
-    groove = np.exp(-(((np.hypot((side - 0.19) / 0.085, (y - 0.575) / 0.088) - 1.05) / 0.16) ** 2)) * smoothstep(
-        side - 0.19 + 0.4 * (y - 0.575), -0.02, 0.06
-    )
-    under_nose = gauss(side, y, 0, 0.70, 0.15, 0.03)
+    groove = np.exp(-(((np.hypot((side - 0.19) / 0.085, (y - 0.575) / 0.088) - 1.05) / 0.16) ** 2))
+    groove = groove * smoothstep(side - 0.19 + 0.4 * (y - 0.575), -0.02, 0.06)
     fold_line = 0.60 + 1.05 * (side - 0.30)
     fold = np.exp(-(((y - fold_line) / 0.045) ** 2)) * smoothstep(side, 0.26, 0.34) * smoothstep(side, 0.52, 0.40)
+    return _NoseMarks(nostril, groove, under=gauss(side, y, 0, 0.70, 0.15, 0.03), fold=fold)
 
-    blush = gauss(side, y, 0.62, 0.42, 0.19, 0.15)
-    return {
-        "face": face,
-        "opening": opening,
-        "lash": np.clip(lash + wing + lower_lash, 0, 1),
-        "brow": brow_mask,
-        "lip": lip,
-        "dark": np.clip(0.9 * nostril + 0.85 * line, 0, 1),
-        "blush": blush,
-        "shade": np.clip(
-            0.55 * crease
-            + 0.30 * groove
-            + 0.28 * under_nose
-            + 0.12 * fold
-            + 0.30 * under_lip
-            + 0.16 * upper_lip
-            + 0.12 * lid,
-            0,
-            1,
-        ),
-        "eye_shadow": np.clip(eye_shadow + 0.6 * lid, 0, 1),
-        "corner": corner,
-        "stubble": gauss(side, y, 0.0, 1.22, 0.55, 0.30) * (1 - lip) * smoothstep(y, 0.70, 0.86),
-    }
+
+def _mouth_marks(side: np.ndarray, y: np.ndarray, pixel: float) -> _MouthMarks:
+    upper, parting, lower = lips(side)
+    within = _edge(MOUTH_HALF_WIDTH - side, pixel * 2)
+    lip = _edge(np.minimum(y - upper, lower - y), pixel * 1.5) * within
+    line = np.exp(-(((y - parting) / (0.010 + 0.004 * smoothstep(side, 0.3, 0))) ** 2))
+    line *= smoothstep(side, MOUTH_HALF_WIDTH + 0.03, MOUTH_HALF_WIDTH - 0.03)
+    return _MouthMarks(lip, upper=lip * (y < parting), line=line, under=gauss(side, y, 0, 1.205, 0.17, 0.035))
 
 
 def paint_back(x: np.ndarray, y: np.ndarray, pixel: float) -> dict[str, np.ndarray]:
     """Masks of what lies behind the face: short hair, the reach of long hair, ears, neck, clothes."""
     side = np.abs(x)
-
-    def edge(signed: np.ndarray) -> np.ndarray:
-        return smoothstep(signed, -pixel, pixel)
-
     hair_radius = np.hypot(side / 1.19, (y + 0.42) / 1.47)
-    cap = edge((1 - hair_radius) * 1.2) * edge(0.35 - y)
-    curtain = edge(1.21 - 0.10 * smoothstep(y, 0.6, 1.6) - side) * smoothstep(y, -0.3, -0.2)
+    cap = _edge((1 - hair_radius) * 1.2, pixel) * _edge(0.35 - y, pixel)
+    curtain = _edge(1.21 - 0.10 * smoothstep(y, 0.6, 1.6) - side, pixel) * smoothstep(y, -0.3, -0.2)
     tilt = (side - 1.035) - 0.10 * (0.2 - y), y - 0.20
     ear_distance = np.hypot(tilt[0] / (0.125 - 0.04 * np.clip(tilt[1] / 0.3, -1, 1)), tilt[1] / 0.31)
-    ear = edge((1 - ear_distance) * 0.15)
+    ear = _edge((1 - ear_distance) * 0.15, pixel)
     ear_shade = np.exp(-(((ear_distance - 0.62) / 0.16) ** 2)) * ear + 0.9 * gauss(side, y, 1.035, 0.24, 0.03, 0.09)
     neck_width = 0.58 + 0.05 * np.cos((y - 1.4) * 2.2) + 0.9 * smoothstep(y, 1.70, 2.45) ** 2
-    neck = edge(neck_width - side) * (y > 0.6)
-    clothes = edge(y - (1.98 + 0.10 * np.cos(x * 1.6) - 0.22 * smoothstep(side, 0.55, 1.5)))
+    neck = _edge(neck_width - side, pixel) * (y > 0.6)
+    clothes = _edge(y - (1.98 + 0.10 * np.cos(x * 1.6) - 0.22 * smoothstep(side, 0.55, 1.5)), pixel)
     return {
         "cap": cap,
         "curtain": curtain,

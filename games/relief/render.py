@@ -32,6 +32,26 @@ class Geometry(NamedTuple):
     landmarks: np.ndarray  #: (B, 68, 3) float64
 
 
+class _FaceMasks(NamedTuple):
+    """The face's painted regions and its hair as one picture shows them, each (h, w) float32; 0 … 1 but for hair."""
+
+    face: np.ndarray
+    opening: np.ndarray
+    lash: np.ndarray
+    brow: np.ndarray
+    lip: np.ndarray
+    dark: np.ndarray
+    blush: np.ndarray
+    shade: np.ndarray
+    eye_shadow: np.ndarray
+    corner: np.ndarray
+    stubble: np.ndarray
+    hairline: np.ndarray  #: distance below the hairline
+    fringe: np.ndarray  #: distance below a fringe's edge
+    strand: np.ndarray  #: −1 … 1
+    reach: np.ndarray  #: distance from the crown
+
+
 class _View(NamedTuple):
     """One face as its pose shows it: all that does not depend on light and colours."""
 
@@ -43,7 +63,7 @@ class _View(NamedTuple):
     box: tuple[slice, slice]  #: rows and columns of the picture that the face is in
     face_points: np.ndarray  #: (h, w, 2) rest points of the pixels in the box
     back_points: np.ndarray  #: (R, R, 2) rest points behind the face
-    face_masks: list[np.ndarray]  #: the face's painted regions and its hair, in the box
+    face_masks: _FaceMasks  #: in the box
     back_masks: list[np.ndarray]  #: the same behind it
     covered: np.ndarray  #: (R, R) how much the head keeps light from what is behind it
 
@@ -193,7 +213,7 @@ class Renderer:
             box,
             in_box,
             back_points,
-            self._read(self._face_masks + (self._hair,), in_box),
+            _FaceMasks(*self._read(self._face_masks + (self._hair,), in_box)),
             self._read(self._back_masks + (self._hair[..., 2:],), back_points),
             shadow,
         )
@@ -265,54 +285,25 @@ class Renderer:
         _mix(canvas, skin * _rgb(1.0, 0.86, 0.82) * lit * (1 - 0.55 * ear_shade), ear)
 
     def _draw_face(self, canvas: np.ndarray, view: _View, look: Look) -> None:
-        (
-            face,
-            opening,
-            lash,
-            brow,
-            lip,
-            dark,
-            blush,
-            shade,
-            eye_shadow,
-            corner,
-            stubble,
-            hairline,
-            fringe,
-            strand,
-            reach,
-        ) = view.face_masks
-        points, shading = view.face_points, _shade(view.face, look)
-        skin = _linear(look.skin)
-        albedo = np.empty(canvas.shape, np.float32)
-        albedo[:] = skin
-        if look.photo_seed is not None:
-            albedo *= skin_texture(points, look.photo_seed)
-        albedo *= 1 - _rgb(0.0, 0.28, 0.30) * np.float32(look.blush) * blush
-        if look.stubble:
-            _mix(albedo, skin * _rgb(0.45, 0.45, 0.48), stubble * np.float32(look.stubble) * (0.7 + 0.6 * strand))
-        if look.eye_shadow[3]:
-            _mix(albedo, _linear(look.eye_shadow[:3]), eye_shadow * np.float32(look.eye_shadow[3]))
-        lips = skin * (_rgb(1.0, 0.55, 0.55) * np.float32(look.lip_tint) + np.float32(1 - look.lip_tint))
-        lips = lips * np.float32(1 - look.lipstick[3]) + _linear(look.lipstick[:3]) * np.float32(look.lipstick[3])
-        _mix(albedo, lips, lip)
-        albedo *= 1 - np.float32(0.62) * shade
-        _mix(albedo, skin * _rgb(0.75, 0.40, 0.38), corner * np.float32(0.8))
-        _mix(albedo, skin * np.float32(0.07) + _rgb(0.010, 0.002, 0.002), dark)
+        masks, points, shading = view.face_masks, view.face_points, _shade(view.face, look)
         hair = _linear(look.hair)
-        _mix(albedo, hair * np.float32(0.5) + skin * np.float32(0.04), brow * np.float32(0.92))
-
+        albedo = _face_albedo(masks, points, look)
         lit = _light(shading, points, look)
-        # Hair keeps light from the forehead below it.
-        under_hair = _hair_mask(hairline - np.float32(0.10), fringe - np.float32(0.10), strand, look, 6)
+
+        # Light on the skin. Hair keeps light from the forehead below it.
+        under_hair = _hair_mask(
+            masks.hairline - np.float32(0.10), masks.fringe - np.float32(0.10), masks.strand, look, 6
+        )
         colour = np.multiply(albedo, lit, out=albedo)
         colour *= 1 - np.float32(0.35) * under_hair
-        colour += _rgb(*look.key) * self._highlight(shading, points, look, lip)
-        self._draw_eyes(colour, view, lit, opening, look)
-        _mix(colour, hair * np.float32(0.06) + np.float32(0.004), lash * np.float32(0.95))
-        hair_mask = _hair_mask(hairline, fringe, strand, look, 0.35 / self._texel)
-        _mix(colour, _hair_colour(strand, reach, lit, look), hair_mask)
-        _mix(canvas, colour, face)
+        colour += _rgb(*look.key) * self._highlight(shading, points, look, masks.lip)
+
+        # Eyes and lashes, then the hair that hangs over them.
+        self._draw_eyes(colour, view, lit, masks.opening, look)
+        _mix(colour, hair * np.float32(0.06) + np.float32(0.004), masks.lash * np.float32(0.95))
+        hair_mask = _hair_mask(masks.hairline, masks.fringe, masks.strand, look, 0.35 / self._texel)
+        _mix(colour, _hair_colour(masks.strand, masks.reach, lit, look), hair_mask)
+        _mix(canvas, colour, masks.face)
 
     def _highlight(self, shading: _Shading, points: np.ndarray, look: Look, lip: np.ndarray) -> np.ndarray:
         """Blinn–Phong highlights of oily skin and moist lips, at the nodes, then read at the pixels."""
@@ -381,6 +372,12 @@ def _sample(nodes: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def _shade(seen: np.ndarray, look: Look) -> _Shading:
     """Normals, cavities and cast shadows of a surface (3, G, G) as it is seen."""
+    light = np.stack([_open_to_light(seen[2]), _cast_shadow(seen[2], look)], -1)
+    return _Shading(_normals(seen).astype(np.float32), light.astype(np.float32))
+
+
+def _normals(seen: np.ndarray) -> np.ndarray:
+    """Unit normals (G, G, 3) of a surface (3, G, G)."""
     right = np.gradient(seen, axis=2)
     down = np.gradient(seen, axis=1)
     normal = np.stack(
@@ -392,34 +389,67 @@ def _shade(seen: np.ndarray, look: Look) -> _Shading:
         -1,
     )
     normal /= np.maximum(np.sqrt((normal * normal).sum(-1, keepdims=True)), 1e-9)
-    depth = seen[2]
+    return normal
+
+
+def _open_to_light(depth: np.ndarray) -> np.ndarray:
+    """How freely light from all around reaches a surface of depth (G, G): 1 in the open, less in hollows."""
     hollow = np.zeros_like(depth)
     for sigma, weight in ((0.07, 3.0), (0.20, 1.3)):
         hollow += weight * np.maximum(cv2.GaussianBlur(depth, (0, 0), sigma / _STEP) - depth, 0)
-    open_to_light = np.exp(-1.5 * hollow)
-    # Cast shadows: what stands higher than the ray to the light, a few steps along it.
+    return np.exp(-1.5 * hollow)
+
+
+def _cast_shadow(depth: np.ndarray, look: Look) -> np.ndarray:
+    """How much of the key light reaches a surface of depth (G, G): 1 all of it.
+
+    What stands higher than the ray to the light, a few steps along it, casts a shadow.
+    """
     direction = look.key_direction
     across = max(float(np.hypot(direction[0], direction[1])), 1e-3)
     slope = direction[2] / across
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     covered = np.zeros_like(depth)
     for distance in (0.06, 0.12, 0.19, 0.27, 0.36, 0.48):
         shift = np.array(
             [[1, 0, direction[0] / across * distance / _STEP], [0, 1, direction[1] / across * distance / _STEP]]
         )
-        higher = (
-            cv2.warpAffine(
-                depth,
-                shift,
-                depth.shape[::-1],
-                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
-            - depth
-            - np.float32(distance * slope)
-        )
+        there = cv2.warpAffine(depth, shift, depth.shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        higher = there - depth - np.float32(distance * slope)
         np.maximum(covered, higher / np.float32(0.05 + 0.25 * distance), out=covered)
-    shadow = 1 - look.shadow * cv2.GaussianBlur(np.minimum(covered, 1), (0, 0), 0.8)
-    return _Shading(normal.astype(np.float32), np.stack([open_to_light, shadow], -1).astype(np.float32))
+    return 1 - look.shadow * cv2.GaussianBlur(np.minimum(covered, 1), (0, 0), 0.8)
+
+
+def _face_albedo(masks: _FaceMasks, points: np.ndarray, look: Look) -> np.ndarray:
+    """What share of the light the face throws back, linear RGB (3, h, w): skin and all that is painted on it."""
+    skin = _linear(look.skin)
+    albedo = np.empty((3, *masks.face.shape), np.float32)
+    albedo[:] = skin
+    if look.photo_seed is not None:
+        albedo *= skin_texture(points, look.photo_seed)
+
+    # Blush, stubble, make-up.
+    albedo *= 1 - _rgb(0.0, 0.28, 0.30) * np.float32(look.blush) * masks.blush
+    if look.stubble:
+        stubble = masks.stubble * np.float32(look.stubble) * (0.7 + 0.6 * masks.strand)
+        _mix(albedo, skin * _rgb(0.45, 0.45, 0.48), stubble)
+    if look.eye_shadow[3]:
+        _mix(albedo, _linear(look.eye_shadow[:3]), masks.eye_shadow * np.float32(look.eye_shadow[3]))
+    _mix(albedo, _lip_colour(skin, look), masks.lip)
+
+    # Folds, corners of the eyes, nostrils and the line between the lips; brows.
+    albedo *= 1 - np.float32(0.62) * masks.shade
+    _mix(albedo, skin * _rgb(0.75, 0.40, 0.38), masks.corner * np.float32(0.8))
+    _mix(albedo, skin * np.float32(0.07) + _rgb(0.010, 0.002, 0.002), masks.dark)
+    brow = _linear(look.hair) * np.float32(0.5) + skin * np.float32(0.04)
+    _mix(albedo, brow, masks.brow * np.float32(0.92))
+    return albedo
+
+
+def _lip_colour(skin: np.ndarray, look: Look) -> np.ndarray:
+    """The colour of lips on a skin (3, 1, 1), under lipstick as far as the look has it."""
+    lips = skin * (_rgb(1.0, 0.55, 0.55) * np.float32(look.lip_tint) + np.float32(1 - look.lip_tint))
+    return lips * np.float32(1 - look.lipstick[3]) + _linear(look.lipstick[:3]) * np.float32(look.lipstick[3])
 
 
 def _light(shading: _Shading, points: np.ndarray, look: Look) -> np.ndarray:

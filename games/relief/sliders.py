@@ -9,6 +9,8 @@ has moved: p ← p + Σ (slider − 0.5) · (dx, dy)(p). Within a stage no combi
 the plane inside out, so neither does their chain, and the skin never tears.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from games.parameters import BUILT_IN_TABLE, parse_parameters, read_typical
@@ -68,6 +70,14 @@ def _plateau(x: np.ndarray, y: np.ndarray, cx: float, cy: float, sx: float, sy: 
     return np.exp(-(((x - cx) / sx) ** 4) - ((y - cy) / sy) ** 4)
 
 
+class _Move(NamedTuple):
+    """How far a slider moves rest points (...) on its way from 0 to 1, in rest units."""
+
+    out: np.ndarray | float = 0.0  #: away from the midline
+    up: np.ndarray | float = 0.0
+    forward: np.ndarray | float = 0.0  #: towards the viewer
+
+
 def fields(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Displacements of all sliders from 0 to 1 at rest points.
 
@@ -79,110 +89,149 @@ def fields(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """
     s = np.abs(x)
     outward = np.tanh(x / 0.05)  # the sign of x, without a kink on the midline
-    zero = np.zeros_like(s)
-    moves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    of_face = _whole_face(s, y) | _jaw(s, y) | _chin(s, y) | _cheeks(s, y)
+    of_features = _eyes(s, y) | _eye_details(s, y) | _nose(s, y) | _nostrils(s, y) | _nose_tip(s, y) | _mouth(s, y)
+    moves = of_face | of_features
 
-    def move(name: str, out: np.ndarray = zero, up: np.ndarray = zero, forward: np.ndarray = zero) -> None:
-        moves[name] = (out * outward, -up, forward)
+    moved = np.empty((len(NAMES), 3) + np.shape(x))
+    for field, name in zip(moved, NAMES, strict=True):
+        field[0] = moves[name].out * outward
+        field[1] = -moves[name].up
+        field[2] = moves[name].forward
+    return moved
 
-    # Whole face. The outline moves and the features stay.
+
+# What the sliders of a part of the face move, at s = |x| and y (...).
+
+
+def _whole_face(s: np.ndarray, y: np.ndarray) -> dict[str, _Move]:
+    """The outline moves and the features stay."""
     rim = smoothstep(s, 0.58, 1.0)
     below_nose = smoothstep(y, 0.35, 0.95)
-    move("face_width", out=0.27 * rim * s**0.5)
-    move("upper_face_depth", forward=0.40 * smoothstep(y, 0.02, -0.42))
-    move("upper_face_height", up=0.30 * smoothstep(y, -0.12, -0.75))
-    move("lower_face_depth", forward=0.42 * smoothstep(y, 0.62, 1.15))
-    move("lower_face_width", out=0.23 * smoothstep(s, 0.25, 0.85) * below_nose)
+    return {
+        "face_width": _Move(out=0.27 * rim * s**0.5),
+        "upper_face_depth": _Move(forward=0.40 * smoothstep(y, 0.02, -0.42)),
+        "upper_face_height": _Move(up=0.30 * smoothstep(y, -0.12, -0.75)),
+        "lower_face_depth": _Move(forward=0.42 * smoothstep(y, 0.62, 1.15)),
+        "lower_face_width": _Move(out=0.23 * smoothstep(s, 0.25, 0.85) * below_nose),
+    }
 
-    # Jaw and chin.
-    move("jaw_width", out=0.20 * gauss(s, y, 0.86, 0.98, 0.24, 0.17))
-    move("jaw_height", up=0.24 * gauss(s, y, 0.80, 1.06, 0.19, 0.19))
-    move("jaw_depth", forward=0.34 * gauss(s, y, 0.62, 1.04, 0.18, 0.18))
+
+def _jaw(s: np.ndarray, y: np.ndarray) -> dict[str, _Move]:
     square = 0.17 * gauss(s, y, 0.55, 1.36, 0.18, 0.17)
-    move("jaw_angle", out=0.6 * square, up=-0.8 * square)
-    move("jaw_base_height", up=0.20 * smoothstep(y, 1.18, 1.60))
-    move("chin_width", out=0.21 * gauss(s, y, 0.27, 1.54, 0.15, 0.14) * smoothstep(s, 0, 0.2))
-    move("chin_height", up=0.17 * np.exp(-0.5 * (s / 0.19) ** 2) * smoothstep(y, 1.22, 1.58))
-    move("chin_depth", forward=0.36 * gauss(s, y, 0, 1.43, 0.20, 0.14))
+    return {
+        "jaw_width": _Move(out=0.20 * gauss(s, y, 0.86, 0.98, 0.24, 0.17)),
+        "jaw_height": _Move(up=0.24 * gauss(s, y, 0.80, 1.06, 0.19, 0.19)),
+        "jaw_depth": _Move(forward=0.34 * gauss(s, y, 0.62, 1.04, 0.18, 0.18)),
+        "jaw_angle": _Move(out=0.6 * square, up=-0.8 * square),
+        "jaw_base_height": _Move(up=0.20 * smoothstep(y, 1.18, 1.60)),
+    }
 
-    # Cheeks.
-    move(
-        "lower_cheek_height", forward=0.24 * (gauss(s, y, 0.60, 0.62, 0.18, 0.11) - gauss(s, y, 0.60, 0.90, 0.18, 0.11))
-    )
-    move("lower_cheek_depth", forward=0.28 * gauss(s, y, 0.60, 0.76, 0.17, 0.16))
-    move("lower_cheek_width", out=0.18 * gauss(s, y, 0.97, 0.58, 0.20, 0.15))
-    move(
-        "upper_cheek_height",
-        forward=0.18 * (gauss(s, y, 0.68, 0.19, 0.17, 0.095) - gauss(s, y, 0.68, 0.44, 0.17, 0.095)),
-    )
-    move("upper_cheek_depth", forward=0.23 * gauss(s, y, 0.66, 0.31, 0.18, 0.13))
-    move("upper_cheek_width", out=0.17 * gauss(s, y, 1.02, 0.17, 0.20, 0.16))
 
-    # Eyes.
+def _chin(s: np.ndarray, y: np.ndarray) -> dict[str, _Move]:
+    return {
+        "chin_width": _Move(out=0.21 * gauss(s, y, 0.27, 1.54, 0.15, 0.14) * smoothstep(s, 0, 0.2)),
+        "chin_height": _Move(up=0.17 * np.exp(-0.5 * (s / 0.19) ** 2) * smoothstep(y, 1.22, 1.58)),
+        "chin_depth": _Move(forward=0.36 * gauss(s, y, 0, 1.43, 0.20, 0.14)),
+    }
+
+
+def _cheeks(s: np.ndarray, y: np.ndarray) -> dict[str, _Move]:
+    lower = gauss(s, y, 0.60, 0.62, 0.18, 0.11) - gauss(s, y, 0.60, 0.90, 0.18, 0.11)
+    upper = gauss(s, y, 0.68, 0.19, 0.17, 0.095) - gauss(s, y, 0.68, 0.44, 0.17, 0.095)
+    return {
+        "lower_cheek_height": _Move(forward=0.24 * lower),
+        "lower_cheek_depth": _Move(forward=0.28 * gauss(s, y, 0.60, 0.76, 0.17, 0.16)),
+        "lower_cheek_width": _Move(out=0.18 * gauss(s, y, 0.97, 0.58, 0.20, 0.15)),
+        "upper_cheek_height": _Move(forward=0.18 * upper),
+        "upper_cheek_depth": _Move(forward=0.23 * gauss(s, y, 0.66, 0.31, 0.18, 0.13)),
+        "upper_cheek_width": _Move(out=0.17 * gauss(s, y, 1.02, 0.17, 0.20, 0.16)),
+    }
+
+
+def _eyes(s: np.ndarray, y: np.ndarray) -> dict[str, _Move]:
+    """Each eye as a whole."""
     ex, ey = EYE
     eye = _plateau(s, y, ex, ey, 0.36, 0.23)
     near = _plateau(s, y, ex, ey, 0.31, 0.19)
-    move("eye_height_position", up=0.17 * eye)
-    move("eye_spacing", out=0.15 * eye)
-    move("eye_depth", forward=0.34 * gauss(s, y, ex, ey, 0.22, 0.14))
-    move("eye_width", out=0.44 * (s - ex) * near)
-    move("eye_opening", up=0.85 * (ey - y) * near)
-    move("eye_angle_z", up=0.42 * (s - ex) * near, out=0.42 * (y - ey) * near)
-    move("eye_angle_y", forward=-0.85 * (s - ex) * near)
-    move("inner_eye_corner_spacing", out=0.095 * gauss(s, y, *INNER_CORNER, 0.075, 0.075))
-    move("outer_eye_corner_spacing", out=0.105 * gauss(s, y, *OUTER_CORNER, 0.085, 0.075))
-    move("inner_eye_corner_height", up=0.10 * gauss(s, y, *INNER_CORNER, 0.075, 0.075))
-    move("outer_eye_corner_height", up=0.12 * gauss(s, y, *OUTER_CORNER, 0.085, 0.085))
-    move("eyelid_shape_1", up=0.085 * gauss(s, y, 0.375, -0.115, 0.065, 0.065))
-    move("eyelid_shape_2", up=0.085 * gauss(s, y, 0.56, -0.115, 0.065, 0.065))
+    return {
+        "eye_height_position": _Move(up=0.17 * eye),
+        "eye_spacing": _Move(out=0.15 * eye),
+        "eye_depth": _Move(forward=0.34 * gauss(s, y, ex, ey, 0.22, 0.14)),
+        "eye_width": _Move(out=0.44 * (s - ex) * near),
+        "eye_opening": _Move(up=0.85 * (ey - y) * near),
+        "eye_angle_z": _Move(up=0.42 * (s - ex) * near, out=0.42 * (y - ey) * near),
+        "eye_angle_y": _Move(forward=-0.85 * (s - ex) * near),
+    }
 
-    # Nose.
+
+def _eye_details(s: np.ndarray, y: np.ndarray) -> dict[str, _Move]:
+    """Corners and lids of the eyes."""
+    return {
+        "inner_eye_corner_spacing": _Move(out=0.095 * gauss(s, y, *INNER_CORNER, 0.075, 0.075)),
+        "outer_eye_corner_spacing": _Move(out=0.105 * gauss(s, y, *OUTER_CORNER, 0.085, 0.075)),
+        "inner_eye_corner_height": _Move(up=0.10 * gauss(s, y, *INNER_CORNER, 0.075, 0.075)),
+        "outer_eye_corner_height": _Move(up=0.12 * gauss(s, y, *OUTER_CORNER, 0.085, 0.085)),
+        "eyelid_shape_1": _Move(up=0.085 * gauss(s, y, 0.375, -0.115, 0.065, 0.065)),
+        "eyelid_shape_2": _Move(up=0.085 * gauss(s, y, 0.56, -0.115, 0.065, 0.065)),
+    }
+
+
+def _nose(s: np.ndarray, y: np.ndarray) -> dict[str, _Move]:
+    """The nose as a whole, and its bridge."""
     nose = np.exp(-((s / 0.33) ** 4)) * smoothstep(y, -0.12, 0.42) * smoothstep(y, 0.92, 0.66)
     ridge = np.exp(-0.5 * (s / 0.17) ** 2)
     length = smoothstep(y, -0.35, 0.0) * smoothstep(y, 0.78, 0.60)
-    move("nose_height_position", up=0.17 * nose)
-    move("nose_depth", forward=0.34 * ridge * length * (0.55 + 0.45 * smoothstep(y, -0.1, 0.4)))
-    move("nose_angle_x", forward=0.62 * (y - 0.16) * ridge * length, up=0.05 * gauss(s, y, 0, 0.52, 0.15, 0.12))
-    move("nose_width", out=0.46 * s * _plateau(s, y, 0, 0.45, 0.33, 0.32))
-    move("nose_bridge_height", forward=0.26 * gauss(s, y, 0, -0.06, 0.095, 0.13))
-    move(
-        "nose_bridge_width",
-        out=1.0 * s * gauss(s, y, 0, 0.08, 0.105, 0.16),
-        forward=0.18 * gauss(s, y, 0.135, 0.08, 0.05, 0.14),
-    )
-    move("nose_bridge_shape", forward=0.30 * gauss(s, y, 0, 0.22, 0.085, 0.09))
-    move("nostril_width", out=0.115 * gauss(s, y, 0.215, 0.585, 0.07, 0.085))
-    move("nostril_height", up=0.12 * gauss(s, y, 0.215, 0.60, 0.075, 0.085))
-    move("nostril_depth", forward=0.26 * gauss(s, y, 0.185, 0.575, 0.06, 0.065))
-    move(
-        "nostril_angle_x",
-        up=0.075 * gauss(s, y, 0.105, 0.605, 0.06, 0.045),
-        forward=-0.10 * gauss(s, y, 0.105, 0.665, 0.06, 0.04),
-    )
-    move("nostril_angle_z", up=1.35 * (s - 0.145) * gauss(s, y, 0.165, 0.62, 0.075, 0.075))
-    move("nose_tip_height", up=0.14 * gauss(s, y, 0, 0.47, 0.105, 0.10))
-    move(
-        "nose_tip_angle_x",
-        forward=2.2 * (y - 0.50) * gauss(s, y, 0, 0.53, 0.095, 0.10),
-        up=0.095 * gauss(s, y, 0, 0.655, 0.075, 0.06),
-    )
-    move(
-        "nose_tip_size",
-        out=0.80 * s * gauss(s, y, 0, 0.49, 0.12, 0.11),
-        forward=0.20 * gauss(s, y, 0, 0.49, 0.08, 0.08),
-    )
+    return {
+        "nose_height_position": _Move(up=0.17 * nose),
+        "nose_depth": _Move(forward=0.34 * ridge * length * (0.55 + 0.45 * smoothstep(y, -0.1, 0.4))),
+        "nose_angle_x": _Move(forward=0.62 * (y - 0.16) * ridge * length, up=0.05 * gauss(s, y, 0, 0.52, 0.15, 0.12)),
+        "nose_width": _Move(out=0.46 * s * _plateau(s, y, 0, 0.45, 0.33, 0.32)),
+        "nose_bridge_height": _Move(forward=0.26 * gauss(s, y, 0, -0.06, 0.095, 0.13)),
+        "nose_bridge_width": _Move(
+            out=1.0 * s * gauss(s, y, 0, 0.08, 0.105, 0.16), forward=0.18 * gauss(s, y, 0.135, 0.08, 0.05, 0.14)
+        ),
+        "nose_bridge_shape": _Move(forward=0.30 * gauss(s, y, 0, 0.22, 0.085, 0.09)),
+    }
 
-    # Mouth.
+
+def _nostrils(s: np.ndarray, y: np.ndarray) -> dict[str, _Move]:
+    return {
+        "nostril_width": _Move(out=0.115 * gauss(s, y, 0.215, 0.585, 0.07, 0.085)),
+        "nostril_height": _Move(up=0.12 * gauss(s, y, 0.215, 0.60, 0.075, 0.085)),
+        "nostril_depth": _Move(forward=0.26 * gauss(s, y, 0.185, 0.575, 0.06, 0.065)),
+        "nostril_angle_x": _Move(
+            up=0.075 * gauss(s, y, 0.105, 0.605, 0.06, 0.045), forward=-0.10 * gauss(s, y, 0.105, 0.665, 0.06, 0.04)
+        ),
+        "nostril_angle_z": _Move(up=1.35 * (s - 0.145) * gauss(s, y, 0.165, 0.62, 0.075, 0.075)),
+    }
+
+
+def _nose_tip(s: np.ndarray, y: np.ndarray) -> dict[str, _Move]:
+    return {
+        "nose_tip_height": _Move(up=0.14 * gauss(s, y, 0, 0.47, 0.105, 0.10)),
+        "nose_tip_angle_x": _Move(
+            forward=2.2 * (y - 0.50) * gauss(s, y, 0, 0.53, 0.095, 0.10), up=0.095 * gauss(s, y, 0, 0.655, 0.075, 0.06)
+        ),
+        "nose_tip_size": _Move(
+            out=0.80 * s * gauss(s, y, 0, 0.49, 0.12, 0.11), forward=0.20 * gauss(s, y, 0, 0.49, 0.08, 0.08)
+        ),
+    }
+
+
+def _mouth(s: np.ndarray, y: np.ndarray) -> dict[str, _Move]:
     mouth = np.exp(-((s / 0.58) ** 4)) * smoothstep(y, 0.70, 0.90) * smoothstep(y, 1.44, 1.16)
-    move("mouth_height_position", up=0.16 * mouth)
-    move("mouth_width", out=0.38 * s * np.exp(-((s / 0.55) ** 4)) * np.exp(-(((y - 1.01) / 0.23) ** 4)))
-    move("lip_thickness", up=0.95 * (1.0 - y) * np.exp(-((s / 0.42) ** 4)) * np.exp(-(((y - 1.02) / 0.21) ** 4)))
-    move("mouth_depth", forward=0.36 * gauss(s, y, 0, 1.01, 0.30, 0.14))
-    move("upper_lip_shape", up=0.095 * (gauss(s, y, 0.10, 0.885, 0.05, 0.06) - 0.8 * gauss(s, y, 0, 0.90, 0.04, 0.06)))
-    move("lower_lip_shape", up=0.06 * gauss(s, y, 0.22, 1.12, 0.07, 0.06) - 0.09 * gauss(s, y, 0, 1.15, 0.09, 0.055))
-    move("mouth_corner_shape", up=0.13 * gauss(s, y, 0.385, 1.0, 0.11, 0.08))
-
-    return np.array([moves[name] for name in NAMES])
+    upper_lip = gauss(s, y, 0.10, 0.885, 0.05, 0.06) - 0.8 * gauss(s, y, 0, 0.90, 0.04, 0.06)
+    lower_lip = 0.06 * gauss(s, y, 0.22, 1.12, 0.07, 0.06) - 0.09 * gauss(s, y, 0, 1.15, 0.09, 0.055)
+    return {
+        "mouth_height_position": _Move(up=0.16 * mouth),
+        "mouth_width": _Move(out=0.38 * s * np.exp(-((s / 0.55) ** 4)) * np.exp(-(((y - 1.01) / 0.23) ** 4))),
+        "lip_thickness": _Move(up=0.95 * (1.0 - y) * np.exp(-((s / 0.42) ** 4)) * np.exp(-(((y - 1.02) / 0.21) ** 4))),
+        "mouth_depth": _Move(forward=0.36 * gauss(s, y, 0, 1.01, 0.30, 0.14)),
+        "upper_lip_shape": _Move(up=0.095 * upper_lip),
+        "lower_lip_shape": _Move(up=lower_lip),
+        "mouth_corner_shape": _Move(up=0.13 * gauss(s, y, 0.385, 1.0, 0.11, 0.08)),
+    }
 
 
 #: How far the iris moves outwards from eye_angle_y 0 to 1, in rest units: the gaze turns with the eye.
