@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from games.people import read_annotations
+from datasets.people import read_annotations
 from utils.alignment import TEMPLATE_SIZE, alignment_transform, five_points, transform_points
 from utils.errors import UserError, run_script
 
@@ -36,7 +36,7 @@ def main() -> None:
     truth = read_annotations(options.photos)
     with open(options.aligned / "alignment.csv", newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["file"] in truth]
-    errors = np.array([error_of(row, truth[row["file"]].landmarks) for row in rows if row["status"] == "ok"])
+    errors = np.array([error_of(row, truth[row["file"]]) for row in rows if row["status"] == "ok"])
     if not len(errors):
         raise UserError(f"{options.aligned / 'alignment.csv'} names no aligned photo of {options.photos}")
 

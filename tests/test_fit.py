@@ -17,7 +17,9 @@ WAYS = RNG.normal(0, 12, (SLIDERS, POINTS, 2)) * (np.arange(SLIDERS) != HIDDEN)[
 
 def observe(parameters: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
     """What an observer sees of toy characters, each somewhere else in its picture."""
-    points = FACE + np.einsum("np,pld->nld", parameters - 0.5, WAYS) + rng.normal(0, noise, (len(parameters), POINTS, 2))
+    points = (
+        FACE + np.einsum("np,pld->nld", parameters - 0.5, WAYS) + rng.normal(0, noise, (len(parameters), POINTS, 2))
+    )
     turn = rng.normal(0, 0.1, len(points))
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]).transpose(2, 0, 1)
     return rng.uniform(0.9, 1.1, (len(points), 1, 1)) * points @ rotation + rng.normal(0, 5, (len(points), 1, 2))
