@@ -25,7 +25,7 @@ import numpy as np
 
 from datasets.labels import find_parts, read_labels, read_splits
 from datasets.names import SPLITS
-from datasets.people import FOLDS, LEARNED, fold_of, is_frontal, read_people, write_photos
+from datasets.people import FOLDS, LEARNED, check_photos, fold_of, is_frontal, read_people, write_photos
 from games.fit import Fitter, Seen
 from games.game import embedded_game
 from games.parameters import read_parameters
@@ -193,6 +193,7 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     options = parse_options()
     paths = chosen_photos(options)
+    check_photos(options.output, paths)
     table = read_parameters(options.data, read_labels(options.data).values.shape[1])
 
     # Learn what the observer sees of the game's characters.

@@ -146,6 +146,23 @@ def _landmarks_of(row: dict[str, str]) -> np.ndarray:
 # --- data sets of photos --------------------------------------------------------------------------
 
 
+def check_photos(output: Path, pictures: list[Path]) -> None:
+    """See that a data set of these pictures can be written to a folder.
+
+    Raises:
+        UserError: the folder holds other pictures already, whose labels would be lost; or two pictures have one name.
+    """
+    names = {p.name for p in pictures}
+    if len(names) < len(pictures):
+        raise UserError("two of the aligned faces have the same file name; expected names that differ across folders")
+    images = output / "images"
+    strangers = {p.name for p in images.iterdir()} - names if images.is_dir() else set()
+    if strangers:
+        raise UserError(
+            f"{images} already holds {min(strangers)!r}, which is none of these photos. Choose an empty folder"
+        )
+
+
 def write_photos(
     output: Path, pictures: list[Path], *, labels: Mapping[str, np.ndarray], parameters: Sequence[Parameter]
 ) -> None:
@@ -158,18 +175,11 @@ def write_photos(
         parameters: the game's table of parameters.
 
     Raises:
-        UserError: the folder holds other pictures already, whose labels would be lost; or two pictures have one name.
+        UserError: as `check_photos`.
     """
-    names = {p.name for p in pictures}
-    if len(names) < len(pictures):
-        raise UserError("two of the aligned faces have the same file name; expected names that differ across folders")
+    check_photos(output, pictures)
     images = output / "images"
     images.mkdir(parents=True, exist_ok=True)
-    strangers = {p.name for p in images.iterdir()} - names
-    if strangers:
-        raise UserError(
-            f"{images} already holds {min(strangers)!r}, which is none of these photos. Choose an empty folder"
-        )
 
     # Until the pictures are there, nothing may take these for a whole data set.
     (output / "labels.json").unlink(missing_ok=True)
