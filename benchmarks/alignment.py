@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from games.people import Frame, read_annotations, read_frames
+from datasets.people import Frame, read_annotations, read_frames
 from models.mtcnn import FaceDetector
 from utils.alignment import TEMPLATE_SIZE, alignment_transform, five_points, transform_points
 from utils.errors import UserError, run_script
@@ -65,7 +65,7 @@ def report_aligned(photos: Path, aligned: Path) -> None:
         raise UserError(f"cannot read {table}: {error.strerror}; expected what face_alignment.py wrote") from None
 
     chosen = [row for row in rows if row["status"] == "ok"]
-    errors = np.array([error_of(_points_of(row), five_points(truth[row["file"]].landmarks)) for row in chosen])
+    errors = np.array([error_of(_points_of(row), five_points(truth[row["file"]])) for row in chosen])
     if not len(errors):
         raise UserError(f"{table} names no aligned photo of {photos}")
     print(
@@ -104,8 +104,8 @@ def turned(points: np.ndarray, quarters: int, *, width: int, height: int) -> np.
     return points
 
 
-def search(detector: FaceDetector, frame: Frame) -> list[Found]:
-    """Look for the one face of a photo in its four turns."""
+def search(detector: FaceDetector, frame: Frame, true: np.ndarray) -> list[Found]:
+    """Look for the one face of a photo, whose five points are `true` (5, 2), in its four turns."""
     upright = read_rgb(frame.path)
     height, width = upright.shape[:2]
     found = []
@@ -118,8 +118,7 @@ def search(detector: FaceDetector, frame: Frame) -> list[Found]:
         status, chosen = faces.choose("one")
         error = float("nan")
         if chosen is not None:
-            true = turned(five_points(frame.landmarks), quarters, width=width, height=height)
-            error = error_of(faces.points[chosen], true)
+            error = error_of(faces.points[chosen], turned(true, quarters, width=width, height=height))
             status = "right" if error < _WRONG else "wrong"
         found.append(Found(quarters, status, error, seconds))
     return found
@@ -149,8 +148,10 @@ def report_turned(photos: Path, *, frame: int, people: int | None) -> None:
     frames = evenly(one_of_each(read_frames(photos), frame), people)
     if not frames:
         raise UserError(f"--frame {frame}: no person in {photos} has {frame + 1} photos; choose a lower number")
-    detector = FaceDetector()
-    found = [one for photo in tqdm(frames, unit="photo") for one in search(detector, photo)]
+    truth, detector = read_annotations(photos), FaceDetector()
+    found: list[Found] = []
+    for photo in tqdm(frames, unit="photo"):
+        found += search(detector, photo, five_points(truth[photo.path.name]))
     print(f"{len(frames)} photos, each in four turns\n\n{table_of(found)}")
 
 

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from benchmarks.photos import Reader, measure
+from benchmarks.photos import Annotation, Mesh, Observer, Reader, Reading, measure
 from datasets.labels import find_parts, read_labels, read_splits
+from datasets.people import Frame, read_frames
 from datasets.pictures import Batch, Pictures, epoch_order
 from datasets.sources import Source
 from games.game import EmbeddedGame, default_game
 from games.parameters import Parameter, read_parameters
-from games.people import Frame, read_frames
 from games.writer import manifest_version
 from models.mtcnn import FaceDetector
 from models.vae import Encoder, stage_count
@@ -218,13 +218,14 @@ def reader_of(model: Direct, size: int) -> Reader:
     model.eval()
 
     @torch.inference_mode()
-    def read(photo: np.ndarray) -> np.ndarray | None:
+    def read(photo: np.ndarray) -> Reading | None:
         matrix, _ = detector.align(photo, "largest")
         if matrix is None:
             return None
-        face = cv2.resize(warp(photo, matrix, TEMPLATE_SIZE), (size, size), interpolation=cv2.INTER_AREA)
+        aligned = warp(photo, matrix, TEMPLATE_SIZE)
+        face = cv2.resize(aligned, (size, size), interpolation=cv2.INTER_AREA)
         pictures = torch.from_numpy(face).to(model.mean.device).permute(2, 0, 1)[None].float() / 255
-        return model(pictures)[0].clamp(0, 1).cpu().numpy()
+        return Reading(aligned, model(pictures)[0].clamp(0, 1).cpu().numpy())
 
     return read
 
@@ -248,6 +249,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="muon", help="default muon")
     parser.add_argument("--variants", action="store_true", help="train on aug_images, too")
     parser.add_argument("--photos", type=Path, help="predict these photos, too: a folder with images/, landmarks.csv")
+    parser.add_argument("--annotated", action="store_true", help="measure photos by landmarks.csv, not by the observer")
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (default 0)")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder of decoded pictures (default cache)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -299,13 +301,12 @@ def measure_part(model: Direct, faces: LabelledPictures, part: str) -> dict[str,
     return metrics
 
 
-def measure_photos(model: Direct, frames: list[Frame], *, size: int, game: EmbeddedGame) -> dict[str, Any]:
+def measure_photos(
+    model: Direct, frames: list[Frame], *, size: int, observer: Observer, game: EmbeddedGame
+) -> dict[str, Any]:
     """What benchmarks.photos measures, of the people of fold 0."""
-    found = measure(frames, {0: reader_of(model, size)}, game=game)
-    print(
-        f"photos: median ρ {found['median_rho']:.2f} over {len(found['ratios'])} ratios of {found['people']} people "
-        f"(sliders fitted to landmarks: {found['median_ceiling']:.2f})"
-    )
+    found = measure(frames, {0: reader_of(model, size)}, observer=observer, game=game)
+    print(f"photos: median ρ {found['median_rho']:.2f} over {len(found['ratios'])} ratios of {found['people']} people")
     return found
 
 
@@ -313,7 +314,10 @@ def main() -> None:
     # Parse, read.
     options = parse_options()
     torch.set_num_threads(default_workers())
-    frames = read_frames(options.photos) if options.photos else []
+    frames: list[Frame] = []
+    if options.photos:
+        frames = read_frames(options.photos)
+        observer: Observer = Annotation(options.photos) if options.annotated else Mesh()
     faces = read_data(options)
 
     # Train.
@@ -340,7 +344,9 @@ def main() -> None:
         result["test" if part == "images" else f"test_{part}"] = measure_part(model, faces, part)
     print(run)
     if frames:
-        result["photos"] = measure_photos(model, frames, size=options.image_size, game=default_game())
+        result["photos"] = measure_photos(
+            model, frames, size=options.image_size, observer=observer, game=default_game()
+        )
     if options.json:
         write_json(options.json, result)
 

@@ -1,11 +1,13 @@
 """How much of a person a predicted character keeps: facial ratios of real photos against those of the characters.
 
-    python -m benchmarks.photos --photos DIR --run RUN… [--fold K] [--aligned ALIGNED] [--json FILE]
+    python -m benchmarks.photos --photos DIR --run RUN… [--fold K] [--aligned ALIGNED] [--data DATA] [--annotated]
 
-Reads DIR/images and DIR/landmarks.csv: name, person, x0, y0 … x67, y67, of 68 landmarks (iBUG order). Measured are the
-frontal frames in which a face is found (the largest); the frames of a person are averaged.
+Reads DIR/images and DIR/landmarks.csv: name, person. Measured are the frontal frames in which a face is found (the
+largest); the frames of a person are averaged. Both sides are measured by one observer, a network that finds the points
+of a face (models/facemesh.py): on the aligned photo, and on the picture of the predicted character. With --annotated
+the photo's points are those of DIR/landmarks.csv (x0, y0 … x67, y67, iBUG order), the character's are the game's own.
 
-Whom: people are held out by name in five folds. `python -m games fit --fold K` writes the other people's photos for a
+Whom: people are held out by name in five folds. `python fit_photos.py --fold K` writes the other people's photos for a
 run to learn from, and that run is measured on the people of fold K, of whom it knows nothing. Five runs, given in the
 order of the folds 0 to 4, measure all people.
 
@@ -13,28 +15,31 @@ What, for each of twelve ratios and for their median:
     rho       Spearman's ρ over people, between the photos and the predicted characters; ties share their mean rank
     interval  its 95 % interval, by bootstrap over people; for the median, people are drawn for all ratios together
     chance    the ρ that 95 % of random pairings stay below
-    halves    ρ between one half of everybody's frames and the other: how far the photos' own landmarks agree
+    halves    ρ between one half of everybody's frames and the other: how far the photos' own points agree
               (measured where five people or more have two frames)
-    ceiling   ρ of characters whose parameters were fitted to the photos' landmarks themselves; the average of the
-              people not held out is taken for the average character
+    fitted    with --data (renders of the game, as fit_photos.py reads them): ρ of characters whose parameters were
+              fitted to what the observer sees in the photos
     direct    with --aligned (what face_alignment.py made of DIR/images): ρ of ratios that ridge regression, learned
               from the people not held out, reads off the gradients of the aligned photos, with no game between
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 from scipy.stats import rankdata
 
+from datasets.people import FOLDS, LEARNED, Frame, fold_of, is_frontal, ratios, read_annotations, read_frames
 from datasets.pictures import decode
-from games.fit import fitter_for
+from fit_photos import learn_fitter
+from games.fit import Fitter
 from games.game import EmbeddedGame
-from games.people import FOLDS, LEARNED, Frame, fold_of, frontal_of, ratios, read_frames
+from models.facemesh import IBUG, FaceMesh
 from models.predictor import NoFace, Predictor
+from utils.alignment import TEMPLATE_SIZE
 from utils.errors import UserError, run_script
 from utils.files import write_json
 from utils.metrics import ridge
@@ -53,8 +58,69 @@ _FEWEST = 5
 #: Side of the aligned faces whose gradients are read, pixels.
 _GRADIENTS_SIZE = 128
 
-#: Reads the parameters (P,) of the largest face off a photo (H, W, 3) uint8; None where there is no face.
-Reader = Callable[[np.ndarray], np.ndarray | None]
+#: Faces that are drawn and looked at together.
+_BLOCK = 32
+
+
+class Reading(NamedTuple):
+    """What was read off a photo."""
+
+    face: np.ndarray  #: (256, 256, 3) uint8, aligned
+    parameters: np.ndarray  #: (P,)
+
+
+#: Reads the largest face of a photo (H, W, 3) uint8; None where there is no face.
+Reader = Callable[[np.ndarray], Reading | None]
+
+
+# --- observers --------------------------------------------------------------------------------------
+
+
+class Observer(Protocol):
+    """By whose points faces are measured."""
+
+    def people(self, frames: Sequence[Frame], faces: Sequence[np.ndarray]) -> np.ndarray:
+        """68 landmarks (N, 68, 2) of photos whose aligned faces (256, 256, 3) are given; NaN where none are known."""
+
+    def characters(self, game: EmbeddedGame, parameters: np.ndarray) -> np.ndarray:
+        """The same of characters (N, P)."""
+
+
+class Annotation:
+    """A table for photos, the game's geometry for characters.
+
+    Raises:
+        UserError: the table is missing or something else.
+    """
+
+    def __init__(self, photos: Path) -> None:
+        self._landmarks = read_annotations(photos)
+
+    def people(self, frames: Sequence[Frame], faces: Sequence[np.ndarray]) -> np.ndarray:
+        return np.array([self._landmarks[frame.path.name] for frame in frames]).reshape(-1, 68, 2)
+
+    def characters(self, game: EmbeddedGame, parameters: np.ndarray) -> np.ndarray:
+        return game.landmarks(parameters)
+
+
+class Mesh:
+    """One network, for photos and characters alike. Raises UserError as `FaceMesh`."""
+
+    def __init__(self) -> None:
+        self.network = FaceMesh()
+
+    def people(self, frames: Sequence[Frame], faces: Sequence[np.ndarray]) -> np.ndarray:
+        return self._landmarks(faces)
+
+    def characters(self, game: EmbeddedGame, parameters: np.ndarray) -> np.ndarray:
+        found = [np.empty((0, 68, 2))]
+        for i in progress(iterable=range(0, len(parameters), _BLOCK), desc="drawing characters", unit="block"):
+            found.append(self._landmarks([game.picture(row) for row in parameters[i : i + _BLOCK]]))
+        return np.concatenate(found)
+
+    def _landmarks(self, faces: Sequence[np.ndarray]) -> np.ndarray:
+        found = self.network.find_aligned(faces)
+        return np.where(found.present[:, None, None], found.points[:, IBUG], np.nan)
 
 
 # --- rank statistics --------------------------------------------------------------------------------
@@ -144,42 +210,71 @@ def gradients(frames: list[Frame], aligned: Path, *, mirrored: bool) -> np.ndarr
     return np.array(rows)
 
 
-def read_directly(frames: list[Frame], fold: int, *, measured: list[Frame], aligned: Path) -> dict[str, np.ndarray]:
-    """Ratios (N,) of measured frames as ridge regression reads them off their gradients.
+class Known(NamedTuple):
+    """Aligned photos of all people whose ratios ridge regression can learn from."""
 
-    Args:
-        frames: frames of all people; it learns from those not held out.
-        fold: which people are held out.
-        measured: frames whose ratios are read.
-        aligned: folder of aligned faces.
+    frames: list[Frame]
+    values: np.ndarray  #: (N, 12) ratios
+    aligned: Path  #: folder of the aligned faces
+
+
+def look_at_known(frames: list[Frame], aligned: Path, observer: Observer) -> Known:
+    """The aligned photos that show a face hardly turned.
 
     Raises:
-        UserError: a face that is measured is not in `aligned`.
+        UserError: there are none.
     """
-    missing = [frame for frame in measured if not _aligned_face(frame, aligned).exists()]
+    found = [frame for frame in frames if _aligned_face(frame, aligned).exists()]
+    blocks = [found[i : i + _BLOCK] for i in range(0, len(found), _BLOCK)]
+    landmarks = np.concatenate(
+        [np.empty((0, 68, 2))]
+        + [
+            observer.people(block, [decode(_aligned_face(f, aligned), TEMPLATE_SIZE) for f in block])
+            for block in blocks
+        ]
+    )
+    learned = np.flatnonzero(is_frontal(landmarks, LEARNED))
+    if not len(learned):
+        raise UserError(
+            f"{aligned} holds no aligned face of these photos that is seen from the front; run face_alignment.py "
+            f"--input DIR/images --output {aligned} --faces largest first"
+        )
+    values = np.column_stack(list(ratios(landmarks[learned]).values()))
+    return Known([found[i] for i in learned], values, aligned)
+
+
+def read_directly(known: Known, fold: int, *, measured: list[Frame]) -> np.ndarray:
+    """Ratios (12, N) of measured frames as ridge regression reads them off their gradients.
+
+    Args:
+        known: what it learns from, but for the people held out.
+        fold: which people are held out.
+        measured: frames whose ratios are read.
+
+    Raises:
+        UserError: a face that is measured is not in the folder.
+    """
+    missing = [frame for frame in measured if not _aligned_face(frame, known.aligned).exists()]
     if missing:
         raise UserError(
-            f"{aligned} holds no {missing[0].path.stem}.png; run face_alignment.py --input DIR/images "
-            f"--output {aligned} --faces largest first"
+            f"{known.aligned} holds no {missing[0].path.stem}.png; run face_alignment.py --input DIR/images "
+            f"--output {known.aligned} --faces largest first"
         )
 
     # Both views of every face; standardised, so that one strength does for all ratios.
-    known = [frame for frame in frontal_of(frames, LEARNED) if fold_of(frame.person) != fold]
-    learned = [frame for frame in known if _aligned_face(frame, aligned).exists()]
-    truth = ratios(np.array([frame.landmarks for frame in learned]))
-    values = np.column_stack(list(truth.values()))
+    rows = [i for i, frame in enumerate(known.frames) if fold_of(frame.person) != fold]
+    learned, values = [known.frames[i] for i in rows], known.values[rows]
     mean, deviation = values.mean(0), values.std(0)
     y = np.tile((values - mean) / deviation, (2, 1))
-    x = np.concatenate([gradients(learned, aligned, mirrored=mirrored) for mirrored in (False, True)])
+    x = np.concatenate([gradients(learned, known.aligned, mirrored=mirrored) for mirrored in (False, True)])
 
     # Another fold chooses the strength; then all learn.
     chooses = np.tile([fold_of(frame.person) == (fold + 1) % FOLDS for frame in learned], 2)
     _, _, strength = ridge((x[~chooses], y[~chooses]), (x[chooses], y[chooses]))
     weights, bias, _ = ridge((x, y), (x, y), np.array([strength]))
 
-    views = [gradients(measured, aligned, mirrored=mirrored) @ weights + bias for mirrored in (False, True)]
-    read = (views[0] + views[1]) / 2
-    return dict(zip(truth, (mean + deviation * read).T, strict=True))
+    views = [gradients(measured, known.aligned, mirrored=mirrored) @ weights + bias for mirrored in (False, True)]
+    return (mean + deviation * (views[0] + views[1]) / 2).T
 
 
 def _aligned_face(frame: Frame, aligned: Path) -> Path:
@@ -189,79 +284,99 @@ def _aligned_face(frame: Frame, aligned: Path) -> Path:
 # --- measuring --------------------------------------------------------------------------------------
 
 
-class Seen(NamedTuple):
-    """Frames of a fold's people that a face was found in, and what was read off them."""
+class Measured(NamedTuple):
+    """Frontal frames of a fold's people that a face was found in, and what was read off them."""
 
     fold: int
     frames: list[Frame]
-    parameters: np.ndarray  #: (N, P)
+    landmarks: np.ndarray  #: (N, 68, 2) by the observer
+    readings: list[Reading]
+
+
+class Beside(NamedTuple):
+    """What is measured beside the predicted characters; None is left out."""
+
+    fitter: Fitter | None = None
+    known: Known | None = None
+
+
+NOTHING = Beside()
 
 
 def reader_of(predictor: Predictor) -> Reader:
     """What reads parameters off photos with a trained run."""
 
-    def read(photo: np.ndarray) -> np.ndarray | None:
+    def read(photo: np.ndarray) -> Reading | None:
         try:
-            return predictor.predict(photo, "largest").parameters
+            prediction = predictor.predict(photo, "largest")
         except NoFace:
             return None
+        return Reading(prediction.aligned, prediction.parameters)
 
     return read
 
 
-def look_at(frames: list[Frame], reader: Reader, *, fold: int, count: int) -> Seen:
-    """Read the `count` parameters of the frontal frames of a fold's people."""
-    measured = [frame for frame in frontal_of(frames) if fold_of(frame.person) == fold]
-    used, parameters = [], []
-    for frame in progress(iterable=measured, desc="predicting", unit="photo"):
+def look_at(frames: list[Frame], reader: Reader, *, fold: int, observer: Observer) -> Measured:
+    """Read the frames of a fold's people; those are kept that are seen from the front."""
+    read: list[tuple[Frame, Reading]] = []
+    of_fold = [frame for frame in frames if fold_of(frame.person) == fold]
+    for frame in progress(iterable=of_fold, desc="predicting", unit="photo"):
         try:
-            read = reader(read_rgb(frame.path))
+            reading = reader(read_rgb(frame.path))
         except UnreadablePicture:
             continue
-        if read is not None:
-            used.append(frame)
-            parameters.append(read)
-    return Seen(fold, used, np.array(parameters).reshape(-1, count))
+        if reading is not None:
+            read.append((frame, reading))
+
+    landmarks = observer.people([frame for frame, _ in read], [reading.face for _, reading in read])
+    kept = np.flatnonzero(is_frontal(landmarks))
+    return Measured(fold, [read[i][0] for i in kept], landmarks[kept], [read[i][1] for i in kept])
 
 
-def ratios_of(seen: Seen, frames: list[Frame], *, aligned: Path | None, game: EmbeddedGame) -> dict[str, np.ndarray]:
-    """Ratios (R, N) of a fold's frames: of "photo", of "rho" (the predicted characters), of "ceiling", of "direct".
+def ratios_of(measured: Measured, beside: Beside, *, observer: Observer, game: EmbeddedGame) -> dict[str, np.ndarray]:
+    """Ratios (R, N) of a fold's frames: of "photo", of "rho" (the predicted characters), of "fitted", of "direct".
 
     Args:
-        seen: the fold's frames.
-        frames: frames of all people.
-        aligned: folder of aligned faces; None leaves out the ratios read directly.
+        measured: the fold's frames.
+        beside: what is measured, too.
+        observer: by whose points.
         game: whose characters are compared.
     """
-    landmarks = np.array([frame.landmarks for frame in seen.frames])
-    fitted = fitter_for(frames, fold=seen.fold, game=game).fit(landmarks)
-    found = {
-        "photo": ratios(landmarks),
-        "rho": ratios(game.landmarks(seen.parameters)),
-        "ceiling": ratios(game.landmarks(fitted)),
-    }
-    if aligned is not None:
-        found["direct"] = read_directly(frames, seen.fold, measured=seen.frames, aligned=aligned)
-    return {key: np.array(list(values.values())) for key, values in found.items()}
+    landmarks = {"photo": measured.landmarks}
+    landmarks["rho"] = observer.characters(game, np.array([reading.parameters for reading in measured.readings]))
+    if beside.fitter is not None:
+        found = FaceMesh().find_aligned([reading.face for reading in measured.readings])
+        landmarks["fitted"] = observer.characters(game, beside.fitter.fit(found.points))
+
+    values = {key: np.array(list(ratios(points).values())) for key, points in landmarks.items()}
+    if beside.known is not None:
+        values["direct"] = read_directly(beside.known, measured.fold, measured=measured.frames)
+    return values
 
 
 def measure(
-    frames: list[Frame], readers: dict[int, Reader], *, game: EmbeddedGame, aligned: Path | None = None
+    frames: list[Frame],
+    readers: dict[int, Reader],
+    *,
+    observer: Observer,
+    game: EmbeddedGame,
+    beside: Beside = NOTHING,
 ) -> dict[str, Any]:
     """ρ of every ratio over the people held out.
 
     Args:
         frames: frames of all people.
         readers: fold → what reads the photos of the people held out in it.
+        observer: by whose points faces are measured.
         game: whose characters are compared.
-        aligned: folder of aligned faces; with it `read_directly` is measured as well.
+        beside: what is measured, too.
 
     Raises:
-        UserError: fewer than five held-out people have a frontal frame with a face.
+        UserError: fewer than five held-out people have a frontal frame with a face, or an observer sees none in the
+            picture of a character.
     """
     # Read the photos.
-    count = len(game.parameters)
-    looked_at = [look_at(frames, reader, fold=fold, count=count) for fold, reader in readers.items()]
+    looked_at = [look_at(frames, reader, fold=fold, observer=observer) for fold, reader in readers.items()]
     seen = [of_fold for of_fold in looked_at if of_fold.frames]
     people = np.array([frame.person for of_fold in seen for frame in of_fold.frames])
     if len(set(people)) < _FEWEST:
@@ -270,12 +385,29 @@ def measure(
         )
 
     # Compare.
-    parts = [ratios_of(of_fold, frames, aligned=aligned, game=game) for of_fold in seen]
+    parts = [ratios_of(of_fold, beside, observer=observer, game=game) for of_fold in seen]
     by_frame = {key: np.concatenate([part[key] for part in parts], 1) for key in parts[0]}
+    by_frame, people = _without_unseen(by_frame, people)
     rows, summary = compare_all(by_frame, people)
-    names = ratios(np.array([frames[0].landmarks]))
     counts = {"people": len(set(people)), "frames": len(people)}
-    return counts | {"ratios": dict(zip(names, rows, strict=True))} | summary
+    return counts | {"ratios": dict(zip(ratios(seen[0].landmarks), rows, strict=True))} | summary
+
+
+def _without_unseen(by_frame: dict[str, np.ndarray], people: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Leave out frames in whose characters the observer sees no face, and say how many.
+
+    Raises:
+        UserError: fewer than five people are left.
+    """
+    whole = np.all([np.isfinite(values).all(0) for values in by_frame.values()], axis=0)
+    if not whole.all():
+        print(f"{(~whole).sum()} of {len(whole)} frames are left out: no face is seen in their characters")
+    if len(set(people[whole])) < _FEWEST:
+        raise UserError(
+            f"the observer sees a face in the characters of {len(set(people[whole]))} people; at least {_FEWEST} are "
+            "needed. --annotated measures by a table of points and by the game's geometry"
+        )
+    return {key: values[:, whole] for key, values in by_frame.items()}, people[whole]
 
 
 def compare_all(by_frame: dict[str, np.ndarray], people: np.ndarray) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -331,7 +463,7 @@ def load_predictors(runs: list[Path]) -> tuple[list[Predictor], EmbeddedGame]:
 
 def print_table(result: dict[str, Any]) -> None:
     """A line per ratio, and the medians."""
-    beside = [key for key in ("halves", "ceiling", "direct") if f"median_{key}" in result]
+    beside = [key for key in ("halves", "fitted", "direct") if f"median_{key}" in result]
     print(f"{result['people']} people not trained on, {result['frames']} frontal frames\n")
     titles = "".join(f"  {key:>7s}" for key in beside)
     print(f"{'ratio':14s} {'rho':>6s}  {'95 % interval':>15s}  {'chance':>6s}{titles}")
@@ -360,6 +492,10 @@ def parse_options() -> argparse.Namespace:
         "--fold", type=int, choices=range(FOLDS), default=0, help="which fifth of the people is left out (default 0)"
     )
     parser.add_argument("--aligned", type=Path, help="what face_alignment.py made of the photos")
+    parser.add_argument("--data", type=Path, help="data set of the game, to fit characters: pictures of 128 px or more")
+    parser.add_argument(
+        "--annotated", action="store_true", help="measure by landmarks.csv and the game's geometry, not by the observer"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     if options.fold + len(options.run) > FOLDS:
@@ -376,8 +512,14 @@ def main() -> None:
     predictors, game = load_predictors(options.run)
     readers = {fold: reader_of(predictor) for fold, predictor in enumerate(predictors, options.fold)}
 
-    runs = {"runs": [run.as_posix() for run in options.run]}
-    result = runs | measure(frames, readers, game=game, aligned=options.aligned)
+    # Look at what is measured beside them.
+    observer: Observer = Annotation(options.photos) if options.annotated else Mesh()
+    fitter = learn_fitter(FaceMesh(), options.data) if options.data else None
+    known = look_at_known(frames, options.aligned, observer) if options.aligned else None
+
+    runs = {"runs": [run.as_posix() for run in options.run], "observer": type(observer).__name__.lower()}
+    beside = Beside(fitter, known)
+    result = runs | measure(frames, readers, observer=observer, game=game, beside=beside)
     print_table(result)
     if options.json:
         write_json(options.json, result)

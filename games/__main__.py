@@ -4,7 +4,6 @@
     python -m games sheet --output sliders.png                   what every slider does
     python -m games random --count 64 --output faces.png         a grid of characters
     python -m games render PARAMS.json --output face.png         the face of a prediction
-    python -m games fit --photos DIR --aligned ALIGNED --output data/people   photos with parameters, to train on
 
 `python -m games COMMAND --help` says what a command reads and writes.
 """
@@ -17,9 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from games.fit import fit_photos
 from games.game import DISTRIBUTIONS, VERSIONS, EmbeddedGame, default_game, game_named
-from games.people import FOLDS, read_frames
 from games.sheets import contact_sheet, random_grid
 from games.writer import DataSet, write_data_set
 from utils.errors import UserError, run_script
@@ -60,18 +57,6 @@ Writes  OUTPUT, one picture (default: PARAMS.face.png beside PARAMS.json), and t
         beside it, where the game has such files.
 """
 
-_FIT = """Fit sliders to photos with known landmarks, so that stages 1 and 2 can learn from the photos (data.photos).
-
-Reads   PHOTOS/images/       photos
-        PHOTOS/landmarks.csv name, person, x0, y0 ... x67, y67: 68 landmarks (iBUG order) in the photos' pixels
-        ALIGNED/STEM.png     the aligned faces: face_alignment.py --input PHOTOS/images --output ALIGNED
-Writes  OUTPUT/images/       the aligned faces
-        OUTPUT/labels.json   sliders of the faces seen from the front; written last
-        OUTPUT/parameters.csv
-The average person becomes the average character. Faces turned to the side get no labels; stage 1 learns them all the
-same. With --fold a fifth of the people is left out, by name, for benchmarks.photos to measure a run on.
-"""
-
 
 def main() -> None:
     parser = _parser("python -m games", __doc__ or "")
@@ -80,7 +65,6 @@ def main() -> None:
     _add_sheet(commands)
     _add_random(commands)
     _add_render(commands)
-    _add_fit(commands)
     options = parser.parse_args()
     _check(options)
     options.run(options)
@@ -212,24 +196,6 @@ def _read_values(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no parameters; expected what predict.py writes, or {{name: value}}")
     return values
-
-
-# --- fit ------------------------------------------------------------------------------------------
-
-
-def _add_fit(commands: Any) -> None:
-    fit = _add_command(commands, "fit", run=_fit, text=_FIT)
-    fit.add_argument("--photos", type=Path, required=True, help="folder with images/ and landmarks.csv")
-    fit.add_argument("--aligned", type=Path, required=True, help="what face_alignment.py made of PHOTOS/images")
-    fit.add_argument("--output", type=Path, required=True, help="folder to write to")
-    fit.add_argument(
-        "--fold", type=int, choices=range(FOLDS), help="leave out this fifth of the people (default: none)"
-    )
-
-
-def _fit(options: argparse.Namespace) -> None:
-    frames = read_frames(options.photos)
-    fit_photos(frames, options.aligned, output=options.output, fold=options.fold, game=default_game())
 
 
 # --- parsers --------------------------------------------------------------------------------------

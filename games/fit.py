@@ -1,174 +1,138 @@
-"""Characters after photos: the parameters whose face has a photo's landmarks, and data sets of such photos."""
+"""Characters after photos: the parameters of the character that an observer sees as it sees a person.
 
-import shutil
-from collections.abc import Mapping
-from pathlib import Path
+An observer is whoever finds points in a picture of a face; it is a network, and what it means by a point is its own
+affair. So a photo and a character are compared by one observer on both, and what parameters do to its points is learned
+from the game's own renders. That takes no geometry of the game: any game with labelled renders will do.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import lsq_linear
+from scipy.stats import spearmanr
 
-from games.game import EmbeddedGame
-from games.parameters import write_parameters
-from games.people import LEARNED, Frame, fold_of, frontal_of
-from games.writer import write_labels
-from utils.alignment import TEMPLATE_SIZE, alignment_transform, five_points, transform_points
+from utils.alignment import similarity_transform, transform_points
 from utils.errors import UserError
+from utils.metrics import ridge
 
-#: Strength of the pull to 0.5: a parameter at 0 or 1 costs (pull / 2)² squared pixels.
-_PULL = 8.0
+#: A parameter shows in the points if what is recovered of unknown characters correlates with the truth at least so far
+#: (Spearman's ρ).
+SHOWN = 0.3
 
-#: Steps of Gauss-Newton, and how much of each is taken.
-_STEPS = 8
-_DAMPING = 0.7
+#: Standard deviation that no parameter falls below: one that never varied stays where it was.
+_LEAST_DEVIATION = 1e-4
 
-#: Half the way between the two values of a parameter that the Jacobian is measured at.
-_DIFFERENCE = 0.25
+#: Standard deviation, pixels, of the noise that every point has at least.
+_LEAST_NOISE = 0.05
 
 
-def in_frame(landmarks: np.ndarray) -> np.ndarray:
-    """68 landmarks (N, 68, 2) in photos' pixels, aligned to the 256×256 frame by their own five points."""
-    return transform_points(alignment_transform(five_points(landmarks), TEMPLATE_SIZE), landmarks)
+class Seen(NamedTuple):
+    """Pictures of characters with known parameters, as an observer sees them."""
+
+    points: np.ndarray  #: (N, K, 2) in the pixels of aligned 256×256 pictures
+    parameters: np.ndarray  #: (N, P) in [0, 1]
+
+
+class Report(NamedTuple):
+    """How far the points of characters that were not learned from are explained."""
+
+    error: float  #: mean distance of the expected points from the seen ones, pixels at 256
+    error_of_mean: float  #: the same if the mean face is expected of everybody
+    rho: np.ndarray  #: (P,) Spearman's ρ of recovered parameters with the true ones; 0 where nothing is recovered
 
 
 class Fitter:
-    """Parameters whose character's landmarks, aligned, come nearest to given ones: the best any prediction could do.
+    """Parameters whose character an observer sees as it sees given points.
 
-    Gauss-Newton with the Jacobian of the average character and a pull towards it, as 136 numbers and noise do not
-    decide all parameters. Every step is kept in [0, 1] and taken only where it helps.
-
-    Args:
-        game: whose characters are fitted.
-        average: aligned landmarks (68, 2) of the average person, who is to be the average character. Characters and
-            people differ in the mean, in style and in where annotators put a point; a fit to that would leave many
-            parameters at their ends, where they tell nobody apart. None: landmarks are taken as they are.
-    """
-
-    def __init__(self, game: EmbeddedGame, average: np.ndarray | None = None) -> None:
-        self.game = game
-        count = len(game.parameters)
-
-        # Jacobian (136, P) at the average character, by central differences.
-        steps = _DIFFERENCE * np.eye(count)
-        points = game.landmarks(np.concatenate([0.5 + steps, 0.5 - steps])).reshape(2, count, -1)
-        jacobian = ((points[0] - points[1]) / (2 * _DIFFERENCE)).T
-
-        # A step of Gauss-Newton is this matrix times [missing landmarks | way back to 0.5].
-        pull = _PULL**2 * np.eye(count)
-        self._solve = np.linalg.solve(jacobian.T @ jacobian + pull, np.column_stack([jacobian.T, pull]))
-        self._offset = np.zeros((68, 2))
-        if average is not None:
-            self._offset = game.landmarks(np.full((1, count), 0.5))[0] - average
-
-    def fit(self, landmarks: np.ndarray) -> np.ndarray:
-        """Landmarks (N, 68, 2) in photos' pixels → parameters (N, P)."""
-        target = in_frame(landmarks) + self._offset
-        current = np.full((len(target), len(self.game.parameters)), 0.5)
-        missing = self._missing(target, current)
-        cost = _cost(missing, current)
-
-        for _ in range(_STEPS):
-            # Propose a step.
-            move = np.column_stack([missing, 0.5 - current]) @ self._solve.T
-            proposed = (current + _DAMPING * move).clip(0, 1)
-            left = self._missing(target, proposed)
-
-            # Take it where it helps.
-            new = _cost(left, proposed)
-            better = new < cost
-            current[better], missing[better], cost[better] = proposed[better], left[better], new[better]
-        return current
-
-    def _missing(self, target: np.ndarray, parameters: np.ndarray) -> np.ndarray:
-        """What landmarks (N, 136) of characters lack to the target (N, 68, 2), pixels."""
-        return (target - self.game.landmarks(parameters)).reshape(len(target), -1)
-
-
-def _cost(missing: np.ndarray, parameters: np.ndarray) -> np.ndarray:
-    return np.square(missing).sum(1) + _PULL**2 * np.square(parameters - 0.5).sum(1)
-
-
-def fitter_for(frames: list[Frame], *, fold: int | None, game: EmbeddedGame) -> Fitter:
-    """A fitter whose average person is the average of the frontal frames of people not held out.
+    Points are brought onto the mean face by a least-squares similarity. They are modelled as A·p + b + noise, where A
+    and b come from ridge regression and the noise's covariance is that of what they leave unexplained. Parameters p are
+    normal about the average character. The most probable p in [0, 1] is a bounded least-squares problem.
 
     Args:
-        frames: frames of all people.
-        fold: which fifth of the people is held out; None holds out nobody.
-        game: whose characters are fitted.
+        train: what A, b and the spread of parameters are learned from.
+        val: other characters, by which the strength of the ridge is chosen.
+        variants: photo-like pictures of characters. What they show beside parameters (expression, turn, a worse view)
+            is noise that photos have, too. None: noise is that of `train`.
+        average: (P,) the average character; None: the mean of `train`. Parameters that do not show in the points are
+            left there.
 
     Raises:
-        UserError: there are no such frames.
+        UserError: fewer characters than there are parameters.
     """
-    known = [f.landmarks for f in frontal_of(frames) if fold_of(f.person) != fold]
-    if not known:
-        raise UserError("no frontal frame shows a person who is not held out; expected photos of several people")
-    return Fitter(game, in_frame(np.array(known)).mean(0))
+
+    def __init__(
+        self, train: Seen, val: Seen, *, variants: Seen | None = None, average: np.ndarray | None = None
+    ) -> None:
+        count, parameters = train.parameters.shape
+        if count <= parameters or not len(val.points):
+            raise UserError(
+                f"{count} characters to learn from and {len(val.points)} to choose by have a face that was found; "
+                f"expected more than {parameters}, the number of parameters, and some more: write more renders"
+            )
+        self.average = train.parameters.mean(0) if average is None else average
+        self._mean_face = train.points.mean(0)
+
+        # What parameters do to the points.
+        learned, chooses = ((part.parameters, self._shapes(part.points)) for part in (train, val))
+        self._map, self._constant, _ = ridge(learned, chooses)
+
+        # What they leave unexplained, and how far parameters spread.
+        noise = shrunk_covariance(self._unexplained(train if variants is None else variants))
+        noise += _LEAST_NOISE**2 * np.eye(len(noise))
+        spread = np.cov(train.parameters.T) + _LEAST_DEVIATION**2 * np.eye(parameters)
+
+        # Minus the logarithm of the posterior is half of p·H·p − 2·p·(H_noise·points + H_prior·average), and H = RᵀR.
+        self._weighted = np.linalg.solve(noise, self._map.T)  # (2K, P)
+        self._prior = np.linalg.inv(spread)
+        self._root = np.linalg.cholesky(self._map @ self._weighted + self._prior).T
+        self.shown = np.ones(parameters, bool)
+        self.shown = self.report(val if variants is None else variants).rho >= SHOWN
+
+    def fit(self, points: np.ndarray) -> np.ndarray:
+        """Points (N, K, 2) in pixels of any pictures → parameters (N, P) in [0, 1]."""
+        wanted = (self._shapes(points) - self._constant) @ self._weighted + self._prior @ self.average
+        targets = np.linalg.solve(self._root.T, wanted.T).T
+        found = np.array([lsq_linear(self._root, target, (0, 1), method="bvls").x for target in targets])
+        return np.where(self.shown, found.reshape(-1, len(self.average)), self.average)
+
+    def expected(self, parameters: np.ndarray) -> np.ndarray:
+        """Points (N, K, 2) that the observer should see of characters (N, P), brought onto the mean face."""
+        return (parameters @ self._map + self._constant).reshape(len(parameters), -1, 2)
+
+    def report(self, held_out: Seen) -> Report:
+        """What the map says of characters that it was not learned from."""
+        seen = self._shapes(held_out.points).reshape(held_out.points.shape)
+        error, error_of_mean = (
+            float(np.linalg.norm(seen - expected, axis=-1).mean())
+            for expected in (self.expected(held_out.parameters), self._mean_face)
+        )
+        found = self.fit(held_out.points)
+        rho = [_rank_correlation(a, b) for a, b in zip(found.T, held_out.parameters.T, strict=True)]
+        return Report(error, error_of_mean, np.array(rho))
+
+    def _shapes(self, points: np.ndarray) -> np.ndarray:
+        """Points (N, K, 2) brought onto the mean face, as rows (N, 2K)."""
+        moved = transform_points(similarity_transform(points, self._mean_face), points)
+        return moved.reshape(len(points), -1)
+
+    def _unexplained(self, seen: Seen) -> np.ndarray:
+        return self._shapes(seen.points) - self.expected(seen.parameters).reshape(len(seen.points), -1)
 
 
-def fit_photos(frames: list[Frame], aligned: Path, *, output: Path, fold: int | None, game: EmbeddedGame) -> None:
-    """Write a data set of the aligned faces of people who are not held out, with labels for those hardly turned.
+def shrunk_covariance(rows: np.ndarray) -> np.ndarray:
+    """The covariance (D, D) about 0 of rows (N, D), which may be fewer than D, drawn to a multiple of the identity.
 
-    Args:
-        frames: frames of all people.
-        aligned: what face_alignment.py made of them: STEM.png of a frame's file name.
-        output: folder to write to.
-        fold: which fifth of the people is held out; None holds out nobody.
-        game: whose characters are fitted.
-
-    Raises:
-        UserError: no aligned face, none seen from the front, or the output folder holds other pictures.
+    Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004, lemma 3.3.
     """
-    # Choose whom to write.
-    chosen = [f for f in frames if fold_of(f.person) != fold and _aligned_face(f, aligned).exists()]
-    if not chosen:
-        raise UserError(
-            f"{aligned} holds no aligned face of these photos; run face_alignment.py --input DIR/images "
-            f"--output {aligned} first"
-        )
-    learned = frontal_of(chosen, LEARNED)
-    if not learned:
-        raise UserError(
-            f"all of the {len(chosen)} aligned faces in {aligned} are turned too far, and get no parameters; "
-            "expected faces from the front"
-        )
-
-    # Fit the characters.
-    parameters = fitter_for(frames, fold=fold, game=game).fit(np.array([f.landmarks for f in learned]))
-    labels = {f.path.stem: row for f, row in zip(learned, parameters, strict=True)}
-    write_photos(output, [_aligned_face(f, aligned) for f in chosen], labels=labels, game=game)
-
-    people, of_learned = len({f.person for f in chosen}), len({f.person for f in learned})
-    print(
-        f"{len(chosen)} faces of {people} people in {output}, {len(learned)} of them, of {of_learned} people, "
-        "with parameters"
-    )
+    count, size = rows.shape
+    sample = rows.T @ rows / count
+    level = np.trace(sample) / size
+    apart = np.square(sample - level * np.eye(size)).sum()
+    unsure = (np.square(np.square(rows).sum(1)).sum() / count - np.square(sample).sum()) / count
+    share = min(unsure / apart, 1) if apart else 1.0
+    return (1 - share) * sample + share * level * np.eye(size)
 
 
-def write_photos(output: Path, pictures: list[Path], *, labels: Mapping[str, np.ndarray], game: EmbeddedGame) -> None:
-    """Write a data set of aligned photos, as `data.photos` reads it.
-
-    Args:
-        output: folder for images/, parameters.csv and, last, labels.json.
-        pictures: aligned faces; they are copied.
-        labels: stem of a picture → parameters (P,); pictures may be left out, whose parameters then nobody learns.
-        game: whose parameters they are.
-
-    Raises:
-        UserError: the folder holds other pictures already, whose labels would be lost.
-    """
-    images = output / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    strangers = {p.name for p in images.iterdir()} - {p.name for p in pictures}
-    if strangers:
-        raise UserError(
-            f"{images} already holds {min(strangers)!r}, which is none of these photos. Choose an empty folder"
-        )
-
-    # Until the pictures are there, nothing may take these for a whole data set.
-    (output / "labels.json").unlink(missing_ok=True)
-    for picture in pictures:
-        shutil.copyfile(picture, images / picture.name)
-    write_parameters(output / "parameters.csv", game.parameters)
-    write_labels(output, list(labels), labels=np.array(list(labels.values())))
-
-
-def _aligned_face(frame: Frame, aligned: Path) -> Path:
-    return aligned / f"{frame.path.stem}.png"
+def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's ρ of (N,) and (N,); 0 where one of them is constant."""
+    return 0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(spearmanr(a, b).statistic)

@@ -1,6 +1,5 @@
 """The embedded game: what each slider moves, on the geometry before the warp, what pictures show, and the commands."""
 
-import csv
 import json
 import re
 import subprocess
@@ -11,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 
-from games.fit import Fitter, fit_photos
 from games.game import DISTRIBUTIONS, VERSION, Character, EmbeddedGame, default_game, embedded_game
 from games.parameters import (
     BUILT_IN_TABLE,
@@ -22,14 +20,13 @@ from games.parameters import (
     read_typical,
     write_parameters,
 )
-from games.people import LEARNED, fold_of, frontal_of, read_frames
 from games.relief import head, sliders
 from games.sheets import contact_sheet, random_grid
 from games.writer import DataSet, manifest_version, name_of, read_manifest, write_data_set
 from tests.helpers import ROOT, environment, error_of, run_command
 from utils.alignment import TEMPLATE, alignment_transform, five_points, transform_points
 from utils.errors import UserError
-from utils.pictures import read_rgb, write_picture
+from utils.pictures import read_rgb
 
 STEPS = np.linspace(0, 1, 5)
 
@@ -330,8 +327,6 @@ def test_a_second_game_needs_no_change_elsewhere(tmp_path):
     assert (read_rgb(tmp_path / "b" / "aug_images" / "face_000007.png") == 255).any()
     assert (tmp_path / "a" / "labels.json").read_bytes() == (tmp_path / "b" / "labels.json").read_bytes()
     truth = np.array([[0.4, 0.6], [0.55, 0.35]])
-    fitter = Fitter(game)
-    np.testing.assert_allclose(fitter.fit(game.landmarks(truth)), truth, atol=0.03)
     assert contact_sheet(game).shape[2] == 3
     assert random_grid(game, 3, size=32).shape == (64, 64, 3)
     assert game.picture(truth[0], 32).shape == (32, 32, 3)
@@ -587,102 +582,8 @@ def test_commands_for_people(tmp_path):
         assert f"{option} is {value}" in error_of(refused)
 
 
-@pytest.mark.parametrize("command", ["write", "sheet", "random", "render", "fit"])
+@pytest.mark.parametrize("command", ["write", "sheet", "random", "render"])
 def test_help_says_what_a_command_reads_and_writes(tmp_path, command):
     text = run_command("-m", "games", command, "--help", cwd=tmp_path).stdout
     assert re.search(r"^Reads  ", text, re.MULTILINE)
     assert re.search(r"^Writes  ", text, re.MULTILINE)
-
-
-@pytest.fixture(scope="module")
-def photos(game, tmp_path_factory):
-    """Characters on canvases stand in for photos of 24 people, two of each; aligned faces lie in `aligned`."""
-    rng = np.random.default_rng(0)
-    folder = tmp_path_factory.mktemp("photos")
-    characters = [game.character(4, i // 2) for i in range(48)]
-    looks = [(c.studio,) if i % 2 else (c.photo,) for i, c in enumerate(characters)]
-    pictures, points = game.renderer(128).render(np.array([c.parameters for c in characters]), looks)
-    rows = []
-    for i in range(48):
-        shift = rng.uniform(10, 60, 2)
-        canvas = cv2.warpAffine(
-            pictures[i, 0], np.column_stack([np.eye(2), shift]), (200, 200), borderMode=cv2.BORDER_REPLICATE
-        )
-        write_picture(folder / "images" / f"p{i}.jpg", canvas)
-        if i != 7:  # as if no face had been found in it
-            write_picture(folder / "aligned" / f"p{i}.png", pictures[i, 0])
-        rows.append([f"p{i}.jpg", f"person {i // 2}", *(points[i] + shift).ravel().round(3)])
-    header = ["name", "person", *(f"{a}{i}" for i in range(68) for a in "xy")]
-    with open(folder / "landmarks.csv", "w", newline="") as file:
-        csv.writer(file).writerows([header, *rows, ["../../etc/passwd", "nobody", *rows[0][2:]]])
-    return folder
-
-
-def test_fit_writes_a_data_set_of_photos(game, photos, tmp_path):
-    command = ("-m", "games", "fit", "--photos", photos, "--aligned", photos / "aligned", "--output", "known")
-    result = run_command(*command, cwd=tmp_path)
-    known = tmp_path / "known"
-    labels = {name: np.array(row) for name, row in json.loads((known / "labels.json").read_text()).items()}
-
-    # All faces that were aligned are there, and those seen from the front have labels.
-    stems = {p.stem for p in (known / "images").iterdir()}
-    assert stems == {f"p{i}" for i in range(48)} - {"p7"}
-    frames = read_frames(photos)
-    assert set(labels) == {f.path.stem for f in frontal_of(frames, LEARNED)} - {"p7"}
-    assert len(labels) > 20
-    assert f"47 faces of 24 people in known, {len(labels)} of them" in result.stdout
-    assert parse_parameters(known / "parameters.csv") == game.parameters
-    assert (known / "images" / "p3.png").read_bytes() == (photos / "aligned" / "p3.png").read_bytes()
-
-    # The labels follow the truth, and two photos of one person get like labels.
-    truth = np.array([game.character(4, int(name[1:]) // 2).parameters for name in labels])
-    values = np.array(list(labels.values()))
-    assert np.corrcoef(truth[:, 0], values[:, 0])[0, 1] > 0.5
-    assert ((values >= 0) & (values <= 1)).all()
-    pairs = [(labels[f"p{i}"], labels[f"p{i + 1}"]) for i in range(0, 48, 2) if {f"p{i}", f"p{i + 1}"} <= set(labels)]
-    within = np.mean([np.abs(a - b).mean() for a, b in pairs])
-    between = np.mean([np.abs(a - b).mean() for (a, _), (b, _) in zip(pairs, pairs[1:], strict=False)])
-    assert within < between / 3
-
-    # Again, in the same folder, all is the same.
-    before = (known / "labels.json").read_bytes()
-    run_command(*command, cwd=tmp_path)
-    assert (known / "labels.json").read_bytes() == before
-
-
-def test_fit_leaves_a_fifth_of_the_people_out(game, photos, tmp_path):
-    frames, everybody = read_frames(photos), set()
-    for fold in range(5):
-        fit_photos(frames, photos / "aligned", output=tmp_path / str(fold), fold=fold, game=game)
-        written = {p.stem for p in (tmp_path / str(fold) / "images").iterdir()}
-        expected = {f.path.stem for f in frames if fold_of(f.person) != fold} - {"p7"}
-        assert written == expected
-        everybody |= {f.path.stem for f in frames} - written
-    assert everybody == {f.path.stem for f in frames}
-
-
-def test_fit_says_what_is_missing(game, photos, tmp_path):
-    fit = ("-m", "games", "fit", "--photos", photos, "--output", "known", "--aligned")
-    told = error_of(run_command(*fit, tmp_path / "nowhere", cwd=tmp_path, check=False))
-    assert "holds no aligned face of these photos; run face_alignment.py" in told
-    assert not (tmp_path / "known").exists()
-
-    # Somebody else's data set is not overwritten.
-    write_data_set(tmp_path / "known", DataSet(1, size=32))
-    before = (tmp_path / "known" / "labels.json").read_bytes()
-    told = error_of(run_command(*fit, photos / "aligned", cwd=tmp_path, check=False))
-    assert "already holds 'face_000000.png'" in told
-    assert (tmp_path / "known" / "labels.json").read_bytes() == before
-
-    turned = [f._replace(landmarks=f.landmarks.copy()) for f in read_frames(photos)]
-    for frame in turned:
-        frame.landmarks[30] = frame.landmarks[16]
-    with pytest.raises(UserError, match="are turned too far"):
-        fit_photos(turned, photos / "aligned", output=tmp_path / "turned", fold=None, game=game)
-
-    (tmp_path / "landmarks.csv").write_text("name,x0,y0\n")
-    with pytest.raises(UserError, match="no picture in"):
-        read_frames(tmp_path)
-    (tmp_path / "landmarks.csv").write_text("name,x0,y0\na.png,1,2\n")
-    with pytest.raises(UserError, match="not as expected"):
-        read_frames(tmp_path)

@@ -1,0 +1,98 @@
+"""Fitted parameters: what is learned from renders, recovered from points, and left alone."""
+
+import numpy as np
+import pytest
+
+from games.fit import Fitter, Seen, shrunk_covariance
+from utils.errors import UserError
+
+POINTS, SLIDERS, HIDDEN = 40, 6, 5
+
+RNG = np.random.default_rng(0)
+FACE = RNG.uniform(60, 200, (POINTS, 2))
+
+#: What each slider moves, pixels over its range; the last one moves nothing.
+WAYS = RNG.normal(0, 12, (SLIDERS, POINTS, 2)) * (np.arange(SLIDERS) != HIDDEN)[:, None, None]
+
+
+def observe(parameters: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """What an observer sees of toy characters, each somewhere else in its picture."""
+    points = (
+        FACE + np.einsum("np,pld->nld", parameters - 0.5, WAYS) + rng.normal(0, noise, (len(parameters), POINTS, 2))
+    )
+    turn = rng.normal(0, 0.1, len(points))
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]).transpose(2, 0, 1)
+    return rng.uniform(0.9, 1.1, (len(points), 1, 1)) * points @ rotation + rng.normal(0, 5, (len(points), 1, 2))
+
+
+def characters(count: int, noise: float, seed: int = 0) -> Seen:
+    rng = np.random.default_rng(seed)
+    parameters = rng.random((count, SLIDERS))
+    return Seen(observe(parameters, noise, rng), parameters)
+
+
+@pytest.mark.parametrize("noise, most", [(0.0, 0.02), (2.0, 0.1)])
+def test_known_parameters_are_recovered(noise, most):
+    fitter = Fitter(characters(300, noise), characters(50, noise, 1))
+    held_out = characters(50, noise, 2)
+    found = fitter.fit(held_out.points)
+    shown = np.arange(SLIDERS) != HIDDEN
+    assert np.abs(found - held_out.parameters)[:, shown].mean() < most
+    assert fitter.shown.tolist() == shown.tolist()
+
+
+def test_points_are_expected_where_they_are_seen_and_the_error_is_said():
+    fitter = Fitter(characters(300, 2.0), characters(50, 2.0, 1))
+    report = fitter.report(characters(200, 2.0, 2))
+    noise = 2 * np.sqrt(np.pi / 2)  # the mean length of a normal step in the plane
+    assert report.error == pytest.approx(noise, rel=0.15)
+    assert report.error_of_mean > 2 * noise
+    assert report.rho[HIDDEN] == 0
+    assert (np.delete(report.rho, HIDDEN) > 0.9).all()
+
+
+def test_parameters_that_do_not_show_stay_average():
+    average = np.linspace(0.2, 0.7, SLIDERS)
+    found = Fitter(characters(300, 1.0), characters(50, 1.0, 1), average=average).fit(characters(20, 1.0, 2).points)
+    assert (found[:, HIDDEN] == average[HIDDEN]).all()
+    assert np.ptp(np.delete(found, HIDDEN, 1), axis=0).min() > 0.3
+
+
+def test_what_lies_beyond_the_sliders_is_held_at_their_ends():
+    fitter = Fitter(characters(300, 1.0), characters(50, 1.0, 1))
+    beyond = np.full((1, SLIDERS), 0.5)
+    beyond[0, :2] = (3.0, -2.0)
+    found = fitter.fit(observe(beyond, 0, np.random.default_rng(3)))[0]
+    assert (found[0], found[1]) == (pytest.approx(1), pytest.approx(0))
+    assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_what_variants_show_beside_parameters_is_no_shape():
+    """A direction in which variants differ though their labels do not: an expression, say, that looks like a slider."""
+    rng = np.random.default_rng(5)
+    expression = WAYS[0] + rng.normal(0, 2, (POINTS, 2))
+    plain, held_out = characters(300, 1.0), characters(50, 1.0, 1)
+
+    def smile(seen: Seen) -> Seen:
+        strength = rng.normal(0, 0.5, (len(seen.points), 1, 1))
+        return seen._replace(points=seen.points + strength * expression)
+
+    unaware, aware = Fitter(plain, held_out), Fitter(plain, held_out, variants=smile(plain))
+    moved, truth = smile(held_out), held_out.parameters[:, 0]
+    errors = [np.abs(fitter.fit(moved.points)[:, 0] - truth).mean() for fitter in (aware, unaware)]
+    assert errors[0] < 0.7 * errors[1]
+
+
+def test_too_few_renders_are_refused():
+    with pytest.raises(UserError, match="write more renders"):
+        Fitter(characters(SLIDERS, 1.0), characters(5, 1.0, 1))
+    with pytest.raises(UserError, match="write more renders"):
+        Fitter(characters(50, 1.0), characters(0, 1.0, 1))
+
+
+def test_a_covariance_of_few_rows_can_be_inverted_and_that_of_many_is_the_samples():
+    rng = np.random.default_rng(0)
+    deviations = np.linspace(0.5, 3, 12)
+    few, many = (shrunk_covariance(rng.normal(0, deviations, (count, 12))) for count in (6, 20_000))
+    assert np.linalg.eigvalsh(few)[0] > 0.01
+    np.testing.assert_allclose(many, np.diag(deviations**2), atol=0.3)
