@@ -1,9 +1,11 @@
 """Builds character cards by the layout that docs/cards.md describes. Shares no code with games/cards."""
 
+import random
 import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import lz4.block
@@ -209,3 +211,21 @@ PLANS = {
 def changed(plan: Plan, **changes: Any) -> Plan:
     """A plan with some fields changed."""
     return replace(plan, **changes)
+
+
+def as_float32(value: float) -> float:
+    """What a card keeps of a number."""
+    return struct.unpack("<f", struct.pack("<f", value))[0]
+
+
+def write_card(path: Path, plan: Plan) -> Path:
+    """Write a card; the folder is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(build(plan))
+    return path
+
+
+def characters(count: int, parameters: Sequence[Any], seed: int = 0) -> list[tuple[float, ...]]:
+    """Sliders of random characters, as cards have them: those of a table, drawn uniformly, and five ears."""
+    rng = random.Random(seed)
+    return [(*(p.in_game(rng.random()) for p in parameters), *[0.5] * 5) for _ in range(count)]

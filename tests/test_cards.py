@@ -21,6 +21,7 @@ from tests.card_builder import (
     PLUGINS,
     Int32,
     Plan,
+    as_float32,
     build,
     changed,
     example_sliders,
@@ -38,10 +39,6 @@ AIS = creator("ais")
 SLIDERS = [slider.name for slider in AIS.sliders]
 
 float32s = st.floats(-4, 4, width=32)
-
-
-def as_float32(value: float) -> float:
-    return struct.unpack("<f", struct.pack("<f", value))[0]
 
 
 def bone_of(numbers: list) -> Bone:

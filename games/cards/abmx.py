@@ -269,6 +269,12 @@ def bone_of(full_name: str) -> str:
     return _parts_of(full_name)[0]
 
 
+def other_side(bone: str) -> str:
+    """The right bone of a left one, and the left one of a right one; a bone in the middle is its own."""
+    sides = {"_L": "_R", "_R": "_L"}
+    return bone[:-2] + sides.get(bone[-2:], bone[-2:])
+
+
 def _parts_of(full_name: str) -> tuple[str, str, int]:
     """Bone, field and axis (0 for x or a length) of a parameter's name."""
     bone, _, field = full_name.partition(".")

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from games.cards.fields import CardError, quoted
 
-#: Values that one map or array may hold, those inside them included: as many take some seconds to walk over.
-_MOST_VALUES = 5_000_000
+#: Values that one map or array may hold, those inside them included: as many take a second or two to walk over.
+_MOST_VALUES = 2_000_000
 
 #: Values of a map or an array that is looked into: what is looked into here has some hundred.
 _MOST_ITEMS = 100_000
