@@ -1,7 +1,9 @@
 """Character cards: read by two readers, written with another face, and wrong in every way."""
 
+import os
 import random
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -406,3 +408,5 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path):
         Card.read(tmp_path / "none.png")
     with pytest.raises(CardError, match="it is a folder"):
         Card.read(tmp_path)
+    with pytest.raises(CardError, match="it is a device"):
+        Card.read(Path(os.devnull))

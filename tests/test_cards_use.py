@@ -17,7 +17,19 @@ from games.cards.creators import creator
 from games.cards.data_set import Wanted, name_of, write_data_set
 from games.cards.template import Template, add_options, as_preview
 from games.parameters import BUILT_IN_TABLE, mirrored_bones, parse_parameters
-from tests.card_builder import BONES, NEUTRAL, PLANS, PLUGINS, Plan, as_float32, build, changed, characters, write_card
+from tests.card_builder import (
+    BONES,
+    NEUTRAL,
+    PLANS,
+    PLUGINS,
+    Plan,
+    as_float32,
+    build,
+    changed,
+    characters,
+    pack,
+    write_card,
+)
 from tests.card_reader import read_card
 from tests.helpers import error_of, plain_picture, run_here
 from utils.errors import UserError
@@ -164,6 +176,15 @@ def test_a_head_that_the_runs_data_did_not_have_is_warned_of(template, capsys):
     for heads, warned in ((None, True), ([0, 7], False), ([0, 2], True)):
         template(plan=plan).fit(TABLE, heads=heads, game=None)
         assert ("has headId 7" in capsys.readouterr().err) == warned
+
+
+def test_plug_in_data_that_cannot_be_read_is_refused_or_left_alone(template, tmp_path, capsys):
+    plan = Plan(plugins={"KKABMPlugin.ABMData": [3, {"boneData": b""}]})
+    with pytest.raises(UserError, match="version 3; expected 2.* With --no-bones plug-ins are left alone"):
+        template(plan=plan).fit(TABLE, heads=None, game=None)
+    path, _ = write_face(template("--no-bones", plan=plan), tmp_path)
+    assert "It is copied as it is" in capsys.readouterr().err
+    assert Card.read(path).block("KKEx") == pack(plan.plugins)
 
 
 # --- what is not written over ---------------------------------------------------------------------

@@ -71,8 +71,8 @@ class Card:
             CardError: as `parse`; the file is missing or too large.
         """
         try:
-            if path.is_dir():
-                raise CardError("it is a folder; expected a character card")
+            if path.exists() and not path.is_file():  # a pipe or a device has no end
+                raise CardError(f"it is a {'folder' if path.is_dir() else 'device'}; expected a character card")
             size = path.stat().st_size
             if size > _LARGEST_FILE:
                 raise CardError(f"it has {size >> 20} MiB; expected a character card of at most {_LARGEST_FILE >> 20}")

@@ -211,16 +211,38 @@ def _head(data: bytes, at: int, *, end: int, where: str) -> Head:
     return head
 
 
+def _steps() -> tuple[list[int], list[int]]:
+    """By a value's first byte: bytes of the value where the byte tells them, else 0; and values that follow it."""
+    sizes, children = [1] * 256, [0] * 256
+    for first, (_, size) in _FIXED.items():
+        sizes[first] = 1 + size
+    for first in (*_SIZED, 0xC1):
+        sizes[first] = 0
+    for length in range(16):
+        children[0x80 + length], children[0x90 + length] = 2 * length, length
+    for length in range(32):
+        sizes[0xA0 + length] = 1 + length
+    return sizes, children
+
+
+_STEP_SIZES, _STEP_CHILDREN = _steps()
+
+
 def _end_of(data: bytes, at: int, *, end: int, where: str) -> int:
     """Where a value ends, with all that is in it: counted, so that no depth is too deep."""
     expected, seen = 1, 0
     while expected:
-        head = _head(data, at, end=end, where=where)
-        at = head.content + head.size
-        expected += head.children - 1
+        size = _STEP_SIZES[data[at]] if at < end else 0
+        if size:
+            at += size
+            expected += _STEP_CHILDREN[data[at - size]] - 1
+        else:
+            head = _head(data, at, end=end, where=where)
+            at = head.content + head.size
+            expected += head.children - 1
         seen += 1
         if seen > _MOST_VALUES or expected > end - at:
-            raise CardError(f"{where} holds more values than its {end - at} bytes or {_MOST_VALUES} values allow")
+            raise CardError(f"{where} holds more values than its bytes, or than {_MOST_VALUES}")
     return at
 
 
