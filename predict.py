@@ -2,12 +2,14 @@
 
     python predict.py photo.jpg --run runs/creator
     python predict.py me1.jpg me2.jpg me3.jpg --run runs/creator --average --output me
+    python predict.py photo.jpg --run runs/mygame --card mine.png
     python predict.py data/creator/images/face_000007.png --run runs/creator --aligned
 
 Reads each PHOTO and the best networks of the run: the photo is aligned and encoded, and its parameters are read off its
 latent. Writes STEM.json (for each parameter its value from 0 to 1, its value in the game, and its R² on test faces: how
 far to trust it) and STEM.png (photo, aligned face, reconstruction and, where the run learned the embedded game, the
-character). What cannot be read is listed in unreadable.txt beside them. From Python: see models/predictor.py.
+character). With --card it writes STEM_card.png, a character card of the game (docs/cards.md). What cannot be read is
+listed in unreadable.txt beside them. From Python: see models/predictor.py.
 """
 
 import argparse
@@ -19,6 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from games.cards.data_set import heads_of
+from games.cards.template import Template, add_options
 from games.parameters import mirrored_bones
 from models.predictor import NoFace, Prediction, Predictor
 from utils.errors import UserError, run_script
@@ -52,6 +56,7 @@ def parse_options() -> argparse.Namespace:
         help="one: refuse photos with several faces (default); largest: take the largest of several",
     )
     parser.add_argument("--average", action="store_true", help="the photos show one person: average their parameters")
+    add_options(parser)
     options = parser.parse_args()
     if options.output.is_file():
         raise UserError(f"--output {options.output} is a file; expected a folder")
@@ -140,8 +145,15 @@ def as_json(predictor: Predictor, parameters: np.ndarray, photos: list[Path]) ->
     return result | ({"mirrored": mirrored} if mirrored else {})
 
 
-def write_result(stem: Path, predictor: Predictor, seen: Seen, parameters: np.ndarray, photos: list[Path]) -> None:
-    """Write STEM.json, STEM.png (photo, aligned face, reconstruction and character) and the game's own files."""
+def write_result(
+    stem: Path,
+    predictor: Predictor,
+    seen: Seen,
+    parameters: np.ndarray,
+    photos: list[Path],
+    template: Template | None = None,
+) -> None:
+    """Write STEM.json, STEM.png (photo, aligned face, reconstruction and character), the game's own files, a card."""
     prediction = seen.prediction
     row = [("aligned", prediction.aligned), ("reconstruction", prediction.reconstruction)]
     if seen.photo is not None:
@@ -151,9 +163,13 @@ def write_result(stem: Path, predictor: Predictor, seen: Seen, parameters: np.nd
         row.append(("predicted character", character))
 
     json_file, picture_file = (stem.with_name(stem.name + suffix) for suffix in (".json", ".png"))
-    write_json(json_file, as_json(predictor, parameters, photos))
+    result, written = as_json(predictor, parameters, photos), [json_file, picture_file]
+    if template is not None:
+        pictures = {"character": character, "photo": prediction.aligned}
+        card, result["card"] = template.write(stem, result, pictures=pictures)
+        written.append(card)
+    write_json(json_file, result)
     write_picture(picture_file, side_by_side([row]))
-    written = [json_file, picture_file]
     if predictor.game is not None:
         written += predictor.game.character_file(parameters, stem)
     print("\n".join(printable(str(path)) for path in written))
@@ -170,8 +186,12 @@ def result_stems(photos: list[Path]) -> list[str]:
 def main() -> None:
     # Parse, load.
     options = parse_options()
+    stem_of = dict(zip(options.photos, result_stems(options.photos), strict=True))
+    template = Template.of(options, ["average"] if options.average else list(stem_of.values()))
     torch.set_num_threads(default_workers())
     predictor = Predictor.load(options.run)
+    if template is not None:
+        template.fit(predictor.parameters, heads=heads_of(Path(predictor.config.data.root)), game=predictor.game)
 
     # Predict.
     seen, unreadable, without = predict_photos(predictor, options)
@@ -179,12 +199,11 @@ def main() -> None:
     # Write.
     if options.average and seen:
         nearest, mean = average(seen)
-        write_result(options.output / "average", predictor, nearest, mean, [one.path for one in seen])
+        write_result(options.output / "average", predictor, nearest, mean, [one.path for one in seen], template)
     elif not options.average:
-        stem_of = dict(zip(options.photos, result_stems(options.photos), strict=True))
         for one in seen:
             stem = options.output / stem_of[one.path]
-            write_result(stem, predictor, one, one.prediction.parameters, [one.path])
+            write_result(stem, predictor, one, one.prediction.parameters, [one.path], template)
 
     # Report.
     check_unreadable(
