@@ -69,7 +69,7 @@ def run_here(*arguments: object, cwd: Path, check: bool = True) -> subprocess.Co
     """What `run_command` does, in this process: to start Python and import PyTorch takes seconds."""
     first, *rest = map(str, arguments)
     name = rest.pop(0) if first == "-m" else first.removesuffix(".py")
-    main = importlib.import_module("games.__main__" if name == "games" else name).main
+    main = importlib.import_module(f"{name}.__main__" if name in ("games", "games.cards") else name).main
     streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
     with _as_a_script([first, *rest], cwd), redirect_stdout(streams[0]), redirect_stderr(streams[1]):
         try:

@@ -1,0 +1,268 @@
+"""A template card and the faces that predict.py writes into copies of it.
+
+    template = Template.of(options, stems)                      # read and checked before anything is computed
+    template.fit(parameters, heads=(0, 1, 2), game=None)        # a run's table has the card's sliders
+    file, entry = template.write(stem, result, pictures={"character": …, "photo": …})
+
+The template itself is never written to, by whatever name an output would reach it.
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from games.cards.abmx import Bone, bone_of, bones_of, other_side
+from games.cards.card import Card
+from games.cards.fields import CardError
+from games.game import Game
+from games.parameters import Parameter
+from utils.errors import UserError
+from utils.files import atomic_write, read_json
+from utils.pictures import printable
+
+#: What a card's picture becomes.
+PREVIEWS = ("character", "photo", "keep")
+
+#: What predict.py writes beside a card of the same stem.
+_OTHER_FILES = ("{}.json", "{}.png", "{}.mhm", "human.{}.json")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add predict.py's options for cards."""
+    group = parser.add_argument_group("a card of your game (docs/cards.md)")
+    group.add_argument(
+        "--card", type=Path, metavar="TEMPLATE.png", help="also write STEM_card.png: this card, new face"
+    )
+    group.add_argument("--no-bones", action="store_true", help="leave the bones of the plug-in ABMX as they are")
+    group.add_argument("--clamp", action="store_true", help="keep sliders in 0 to 1, for a game without SliderUnlocker")
+    group.add_argument(
+        "--preview",
+        choices=PREVIEWS,
+        help="what the card's picture becomes: the character (default), the photo, or kept",
+    )
+
+
+class Template:
+    """A user's own card, and how faces are written into copies of it."""
+
+    def __init__(self, path: Path, options: argparse.Namespace) -> None:
+        """Read a card. Raises UserError where it is none."""
+        self.path = path
+        try:
+            self.card = Card.read(path)
+        except CardError as error:
+            raise UserError(f"--card {path}: {error}. Give the card of a character that your game saved") from None
+        self.preview: str = options.preview or PREVIEWS[0]
+        self.clamp: bool = options.clamp
+        self.with_bones = not options.no_bones
+        self._sliders: list[str] = []
+        self._bones: list[str] = []
+
+    @classmethod
+    def of(cls, options: argparse.Namespace, stems: Sequence[str]) -> "Template | None":
+        """The template that was asked for; None without --card.
+
+        Args:
+            options: of predict.py: those of `add_options`, and `output`.
+            stems: of the results: what is written to `output` is STEM_card.png and other files of that stem.
+
+        Raises:
+            UserError: no card; an output that would be the template, another result, or a file that this program did
+                not write; other options without --card.
+        """
+        if options.card is None:
+            for name in ("no_bones", "clamp", "preview"):
+                if getattr(options, name):
+                    raise UserError(f"--{name.replace('_', '-')} is for cards; give --card TEMPLATE.png with it")
+            return None
+        template = cls(options.card, options)
+        _check_outputs(options.card, [options.output / stem for stem in stems])
+        return template
+
+    # --- which values ---------------------------------------------------------------------------
+
+    def fit(self, parameters: Sequence[Parameter], *, heads: Sequence[int] | None, game: Game | None) -> None:
+        """Find the card's sliders and bones in a run's parameter table, and warn of what will not look as predicted.
+
+        Args:
+            parameters: the run's table.
+            heads: values of headId in the run's data; None: those that the game's table was made for.
+            game: the embedded game that the run learned, if it is one.
+
+        Raises:
+            UserError: the table lacks sliders of the card.
+        """
+        creator, names = self.card.creator, {p.name for p in parameters}
+        self._sliders = [slider.name for slider in creator.sliders if slider.name in names]
+        missing = [slider.name for slider in creator.sliders if slider.name not in names]
+        if missing:
+            raise UserError(
+                f"--card {self.path} is a card of {self.card.game}, and the run predicts {len(self._sliders)} of the "
+                f"{len(creator.sliders)} sliders that it needs; {', '.join(missing[:3])} … are missing. "
+                + _advice(game)
+            )
+        if self.with_bones:
+            self._bones = [bone.name for bone in creator.bones if bone.name in names]
+        self._warn_of_head(heads)
+        self._warn_of_bones()
+
+    def _warn_of_head(self, heads: Sequence[int] | None) -> None:
+        known = self.card.creator.heads if heads is None else tuple(heads)
+        if known is not None and self.card.head_id not in known:
+            _warn(
+                f"{self.path} has headId {self.card.head_id}, and the run's data has {', '.join(map(str, known))}; "
+                "sliders act differently on each head. headId is kept"
+            )
+
+    def _warn_of_bones(self) -> None:
+        """Bones of the template that no value of the run takes the place of bend the predicted face."""
+        written = {bone_of(name) for name in self._bones}
+        left = {bone_of(bone.name) for bone in self.card.creator.bones} - written
+        of_face = left | {other_side(name) for name in left}
+        if not self.card.creator.bones:
+            return
+        try:
+            own = [name for name, bone in self.card.bones.items() if name in of_face and bone != Bone()]
+        except CardError as error:
+            if self._bones:
+                raise UserError(f"--card {self.path}: {error}. With --no-bones plug-ins are left alone") from None
+            _warn(f"{self.path}: {error}. It is copied as it is")
+            return
+        if own:
+            _warn(
+                f"{self.path} has {len(own)} bones of its own in the face ({own[0]} …); they stay and bend it further"
+            )
+
+    # --- a face -----------------------------------------------------------------------------------
+
+    def write(
+        self, stem: Path, result: Mapping[str, Any], *, pictures: Mapping[str, np.ndarray | None]
+    ) -> tuple[Path, dict[str, Any]]:
+        """Write STEM_card.png: the template with a face.
+
+        Args:
+            stem: path of the results without their extension.
+            result: what STEM.json says: `parameters` and, where left bones have right ones, `mirrored`, each by name
+                with its `value` in the game's units. The card gets these values, so the two always agree.
+            pictures: (H, W, 3) uint8 RGB by what --preview names; None where a picture cannot be drawn.
+
+        Returns:
+            The file, and what STEM.json says of it: `file`, `template` and `sha256`.
+
+        Raises:
+            UserError: the template's plug-in data cannot be used.
+        """
+        path, named = card_file(stem), result["parameters"] | result.get("mirrored", {})
+        values = {name: entry["value"] for name, entry in named.items()}
+        try:
+            made = self.card.with_sliders(self._slider_values(path, values))
+            if self._bones:
+                made = made.with_bones(self._new_bones(values))
+            picture = pictures.get(self.preview)
+            if picture is not None:
+                made = made.with_preview(as_preview(picture, self.card.preview_size))
+            elif self.preview != "keep":
+                _warn(f"{path.name} keeps the template's picture: the run's game cannot be drawn here; see --preview")
+        except CardError as error:
+            raise UserError(f"--card {self.path}: {error}") from None
+        with atomic_write(path) as file:
+            file.write(made.data)
+        entry = {"file": path.name, "template": str(self.path), "sha256": hashlib.sha256(made.data).hexdigest()}
+        return path, entry
+
+    def _slider_values(self, path: Path, values: Mapping[str, float]) -> dict[str, float]:
+        chosen = {name: values[name] for name in self._sliders}
+        beyond = [f"{name} {value:g}" for name, value in chosen.items() if not 0 <= value <= 1]
+        if beyond:
+            which = f"{len(beyond)} sliders beyond 0 to 1 ({', '.join(beyond[:3])}{', …' if len(beyond) > 3 else ''})"
+            if self.clamp:
+                print(f"{path.name}: {which} were clamped")
+            else:
+                _warn(f"{path.name} has {which}: the game shows them with SliderUnlocker only; --clamp does without")
+        return {name: min(max(value, 0.0), 1.0) for name, value in chosen.items()} if self.clamp else chosen
+
+    def _new_bones(self, values: Mapping[str, float]) -> dict[str, Bone]:
+        bones = {bone_of(name) for name in self._bones}
+        wanted = bones | {other_side(bone) for bone in bones}
+        return bones_of({name: value for name, value in values.items() if name.partition(".")[0] in wanted})
+
+
+def card_file(stem: Path) -> Path:
+    """Where the card of a result is written."""
+    return stem.with_name(f"{stem.name}_card.png")
+
+
+def as_preview(picture: np.ndarray, size: tuple[int, int]) -> bytes:
+    """A picture (H, W, 3) uint8 RGB as PNG of another size (width, height): scaled to cover it, its middle cut out."""
+    width, height = size
+    scale = max(width / picture.shape[1], height / picture.shape[0])
+    across, down = max(width, round(picture.shape[1] * scale)), max(height, round(picture.shape[0] * scale))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    scaled = cv2.resize(picture, (across, down), interpolation=how)
+    x, y = (across - width) // 2, (down - height) // 2
+    _, encoded = cv2.imencode(".png", scaled[y : y + height, x : x + width, ::-1])
+    return bytes(encoded)
+
+
+def _advice(game: Game | None) -> str:
+    if game is not None:
+        return (
+            f"It learned an embedded game ({game.name}), whose own files predict.py writes without --card: .mhm and a "
+            "preset where it is MakeHuman"
+        )
+    return "Give a card of the game that the run learned, or a run that learned this one"
+
+
+# --- outputs --------------------------------------------------------------------------------------
+
+
+def _check_outputs(template: Path, stems: Sequence[Path]) -> None:
+    """Refuse outputs that would take the place of the template, of one another or of somebody's card."""
+    taken: dict[str, Path] = {}
+    for stem in stems:
+        others = [stem.with_name(form.format(stem.name)) for form in _OTHER_FILES]
+        for path in (card_file(stem), *others, stem.with_name("unreadable.txt")):
+            if _is_same(path, template):
+                raise UserError(
+                    f"{path} would be written, and it is the template --card {template}. Choose another --output"
+                )
+        for path in (card_file(stem), *others):
+            key = os.path.abspath(path).casefold()
+            if key in taken:
+                raise UserError(f"{path} would be written for two photos; rename one of them, or predict them apart")
+            taken[key] = path
+        _check_ours(card_file(stem), stem.with_name(f"{stem.name}.json"))
+
+
+def _is_same(path: Path, template: Path) -> bool:
+    """Whether two paths lead to one file, by links or in other letters."""
+    try:
+        if os.path.samefile(path, template):
+            return True
+    except OSError:
+        pass  # there is no such file yet
+    return os.path.realpath(path).casefold() == os.path.realpath(template).casefold()
+
+
+def _check_ours(path: Path, result: Path) -> None:
+    """Refuse to replace a card that the JSON beside it does not know."""
+    if not os.path.lexists(path):
+        return
+    entry = (read_json(result) or {}).get("card")
+    expected = entry.get("sha256") if isinstance(entry, dict) else None
+    if path.is_symlink() or not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        raise UserError(
+            f"{path} is there already, and it is not the card that {result.name} tells of. Move it away, or choose "
+            "another --output"
+        )
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {printable(message)}", file=sys.stderr)
