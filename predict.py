@@ -2,79 +2,105 @@
 
     python predict.py photo.jpg --run runs/creator
     python predict.py me1.jpg me2.jpg me3.jpg --run runs/creator --average --output me
+    python predict.py friends.jpg --run runs/creator --faces all --table
     python predict.py data/creator/images/face_000007.png --run runs/creator --aligned
 
 Reads each PHOTO and the best networks of the run: the photo is aligned and encoded, and its parameters are read off its
 latent. Writes STEM.json (for each parameter its value from 0 to 1, its value in the game, and its R² on test faces: how
-far to trust it) and STEM.png (photo, aligned face, reconstruction and, where the run learned the embedded game, the
-character). What cannot be read is listed in unreadable.txt beside them. From Python: see models/predictor.py.
+far to trust it) and STEM.png (photo, aligned face, reconstruction, character, and all sliders as bars). Where the run
+learned an embedded game, STEM_character.png is the character alone. What cannot be read is listed in unreadable.txt
+beside them. From Python: see models/predictor.py.
 """
 
 import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from games.parameters import mirrored_bones
-from models.predictor import NoFace, Prediction, Predictor
+from games.result_files import ENDS, Result, ResultFiles
+from games.result_sheet import thumbnail
+from models.predictor import DEFAULT_RUN, NoFace, Prediction, Predictor
+from utils.consensus import Consensus, consensus
 from utils.errors import UserError, run_script
-from utils.figures import side_by_side
-from utils.files import write_json
-from utils.pictures import UnreadablePicture, check_unreadable, printable, read_rgb, unique_stems, write_picture
+from utils.pictures import UnreadablePicture, check_unreadable, printable, read_rgb, unique_stems
 from utils.workers import default_workers
 
 
 class Seen(NamedTuple):
-    """A photo and what was predicted from it."""
+    """A face in a photo and what was predicted from it."""
 
     path: Path
-    photo: np.ndarray | None  #: (H, W, 3) uint8; None where it came aligned
+    photo: np.ndarray | None  #: (h, w, 3) uint8, small, with a frame about the face; None where it came aligned
     prediction: Prediction
+    number: int = 0  #: of the face in its photo, from the left, with --faces all; 0: it is the only one that counts
+
+    @property
+    def name(self) -> str:
+        """What the face is called on the screen."""
+        name = printable(str(self.path))
+        return f"{name}, face {self.number}" if self.number else name
 
 
 def parse_options() -> argparse.Namespace:
     """Read the command line. Raises UserError for what cannot be, before anything is loaded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO")
-    parser.add_argument("--run", type=Path, default=Path("runs/creator"), help="trained run (default runs/creator)")
+    parser.add_argument("--run", type=Path, default=DEFAULT_RUN, help=f"trained run (default {DEFAULT_RUN.as_posix()})")
     parser.add_argument(
         "--output", type=Path, default=Path("predictions"), help="folder for the results (default predictions)"
     )
     parser.add_argument("--aligned", action="store_true", help="the pictures are aligned already")
     parser.add_argument(
         "--faces",
-        choices=("one", "largest"),
+        choices=("one", "largest", "all"),
         default="one",
-        help="one: refuse photos with several faces (default); largest: take the largest of several",
+        help="one: refuse photos with several faces (default); largest: take the largest of several; "
+        "all: a result per face, from left to right, called STEM_1, STEM_2 and so on",
     )
-    parser.add_argument("--average", action="store_true", help="the photos show one person: average their parameters")
+    parser.add_argument(
+        "--average",
+        action="store_true",
+        help="the photos show one person: one result of them all, called average; photos that are unlike the others "
+        "are named and left out",
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="print the sliders, too: a table to type into the game by hand"
+    )
     options = parser.parse_args()
     if options.output.is_file():
         raise UserError(f"--output {options.output} is a file; expected a folder")
+    if options.faces == "all" and (options.average or options.aligned):
+        other = "--average takes photos of one person" if options.average else "with --aligned each picture is one face"
+        raise UserError(f"--faces all finds several people in a photo, and {other}. Leave one of the two out")
     return options
 
 
-def predict_photo(path: Path, predictor: Predictor, options: argparse.Namespace) -> Seen:
-    """Read a photo and predict its parameters.
+def predict_photo(path: Path, predictor: Predictor, options: argparse.Namespace) -> list[Seen]:
+    """Read a photo and predict the parameters of its face, or with --faces all of each face.
 
     Raises:
         UnreadablePicture: the file is no whole picture.
         NoFace: no face in it, several, or not the square one that --aligned promises.
     """
     picture = read_rgb(path)
-    if not options.aligned:
-        return Seen(path, picture, predictor.predict(picture, options.faces))
-    height, width = picture.shape[:2]
-    if height != width:
-        raise NoFace(
-            f"it is {width}×{height} pixels; --aligned expects square aligned faces. "
-            "Leave --aligned out to have it aligned"
-        )
-    return Seen(path, None, predictor.predict_aligned([picture])[0])
+    if options.aligned:
+        height, width = picture.shape[:2]
+        if height != width:
+            raise NoFace(
+                f"it is {width}×{height} pixels; --aligned expects square aligned faces. "
+                "Leave --aligned out to have it aligned"
+            )
+        return [Seen(path, None, predictor.predict_aligned([picture])[0])]
+
+    if options.faces == "all":
+        found = list(enumerate(predictor.predict_all(picture), start=1))
+    else:
+        found = [(0, predictor.predict(picture, options.faces))]
+    return [Seen(path, thumbnail(picture, one.alignment), one, number) for number, one in found]
 
 
 def predict_photos(predictor: Predictor, options: argparse.Namespace) -> tuple[list[Seen], dict[str, str], list[str]]:
@@ -100,69 +126,93 @@ def predict_photos(predictor: Predictor, options: argparse.Namespace) -> tuple[l
             print(f"no prediction of {name}: {error}", file=sys.stderr)
             continue
 
-        seen.append(found)
-        print(f"{name}: {time.perf_counter() - started:.3f} s")
-        if predictor.is_out_of_distribution(found.prediction):
-            print(
-                f"warning: {name} is unlike the faces that stage 2 learned from (distance "
-                f"{found.prediction.distance:.2f}; 99 % of its validation faces lie below "
-                f"{predictor.ood_threshold:.2f}); take the result for a guess",
-                file=sys.stderr,
-            )
+        seen += found
+        faces = f"{len(found)} faces, " if len(found) > 1 else ""
+        print(f"{name}: {faces}{time.perf_counter() - started:.3f} s")
+        for one in found:
+            warn_of(one, predictor)
     return seen, unreadable, without
 
 
-def average(seen: list[Seen]) -> tuple[Seen, np.ndarray]:
-    """The mean parameters (P,) of several photos of one person, and the photo that is nearest to them."""
-    mean = np.mean([one.prediction.parameters for one in seen], axis=0)
-    nearest = min(seen, key=lambda one: float(np.abs(one.prediction.parameters - mean).sum()))
-    return nearest._replace(photo=None), mean
+def warn_of(one: Seen, predictor: Predictor) -> None:
+    """Say on standard error where a face is out-of-distribution."""
+    if predictor.is_out_of_distribution(one.prediction):
+        print(
+            f"warning: {one.name} is unlike the faces that stage 2 learned from (distance "
+            f"{one.prediction.distance:.2f}; 99 % of its validation faces lie below "
+            f"{predictor.ood_threshold:.2f}); take the result for a guess",
+            file=sys.stderr,
+        )
 
 
-def as_json(predictor: Predictor, parameters: np.ndarray, photos: list[Path]) -> dict[str, Any]:
-    """What is written to STEM.json for parameters (P,)."""
-    named = {}
-    for parameter, value in zip(predictor.parameters, parameters.tolist(), strict=True):
-        named[parameter.name] = {
-            "normalised": round(value, 6),
-            "value": round(parameter.in_game(value), 6),
-            "test_r2": predictor.test_r2.get(parameter.name),
-        }
+def average(seen: list[Seen]) -> tuple[Seen, Consensus]:
+    """What several photos of one person agree on, and the photo that is nearest to it; outliers are said."""
+    found = consensus(np.stack([one.prediction.parameters for one in seen]))
+    for i in found.outliers:
+        print(
+            f"warning: {seen[i].name} is unlike the other photos and is left out (its distance from their average is "
+            f"{found.distances[i]:.3f}; half of them lie within {found.typical_distance:.3f}). "
+            "Does it show the same person?",
+            file=sys.stderr,
+        )
+    return seen[found.nearest], found
+
+
+def result_of(one: Seen, predictor: Predictor) -> Result:
+    """What is written of one face."""
+    pictures = [("aligned face", one.prediction.aligned), ("reconstruction", one.prediction.reconstruction)]
+    if one.photo is not None:
+        pictures.insert(0, ("photo", one.photo))
+    note = ""
+    if predictor.is_out_of_distribution(one.prediction):
+        note = "This face is unlike the faces that stage 2 learned from: take the result for a guess."
+    remarks = {"face": one.number} if one.number else None
+    return Result(one.prediction.parameters, [one.path], pictures, note, remarks=remarks)
+
+
+def average_result(seen: list[Seen], predictor: Predictor) -> Result:
+    """What is written of several photos of one person; the sheet shows the photo that is nearest to their average."""
+    nearest, found = average(seen)
+    result = result_of(nearest, predictor)
+    left_out = {str(seen[i].path): round(float(found.distances[i]), 6) for i in found.outliers}
+    photos = [one.path for one in seen if str(one.path) not in left_out]
+    note = result.note
+    if left_out:
+        note = " ".join([note, "Unlike the others and left out:", ", ".join(map(printable, left_out))]).strip()
+    pictures = [(f"nearest of {len(photos)} photos", result.pictures[0][1]), *result.pictures[1:]]
+    return Result(found.parameters, photos, pictures, note, spread=found.spread, remarks={"left_out": left_out})
+
+
+def results_of(seen: list[Seen], predictor: Predictor, options: argparse.Namespace) -> dict[Path, Result]:
+    """What is to be written, by the path of the files without what they end in."""
+    if options.average:
+        return {options.output / "average": average_result(seen, predictor)}
+    stem_of = dict(zip(options.photos, result_stems(options.photos), strict=True))
+    results = {}
+    for one in seen:
+        stem = stem_of[one.path] + (f"_{one.number}" if one.number else "")
+        results[options.output / stem] = result_of(one, predictor)
+    return results
+
+
+def write_results(results: dict[Path, Result], predictor: Predictor, *, with_table: bool) -> None:
+    """Write the files of all results and print their names, and with a table the sliders."""
     run = predictor.run
-    result = {
-        "photos": [str(path) for path in photos],
-        "run": run.folder.as_posix(),
-        "checkpoints": {"vae": run.vae.best.as_posix(), "f2p": run.f2p.best.as_posix()},
-        "creator": predictor.creator_version,
-        "parameters": named,
-    }
-    mirrored = mirrored_bones(predictor.parameters, parameters)
-    return result | ({"mirrored": mirrored} if mirrored else {})
-
-
-def write_result(stem: Path, predictor: Predictor, seen: Seen, parameters: np.ndarray, photos: list[Path]) -> None:
-    """Write STEM.json, STEM.png (photo, aligned face, reconstruction and character) and the game's own files."""
-    prediction = seen.prediction
-    row = [("aligned", prediction.aligned), ("reconstruction", prediction.reconstruction)]
-    if seen.photo is not None:
-        row.insert(0, ("photo", seen.photo))
-    character = predictor.character(parameters)
-    if character is not None:
-        row.append(("predicted character", character))
-
-    json_file, picture_file = (stem.with_name(stem.name + suffix) for suffix in (".json", ".png"))
-    write_json(json_file, as_json(predictor, parameters, photos))
-    write_picture(picture_file, side_by_side([row]))
-    written = [json_file, picture_file]
-    if predictor.game is not None:
-        written += predictor.game.character_file(parameters, stem)
-    print("\n".join(printable(str(path)) for path in written))
+    checkpoints = {"vae": run.vae.best.as_posix(), "f2p": run.f2p.best.as_posix()}
+    origin = {"run": run.folder.as_posix(), "checkpoints": checkpoints, "creator": predictor.creator_version}
+    files = ResultFiles(predictor.parameters, test_r2=predictor.test_r2, game=predictor.game, origin=origin)
+    for stem, result in results.items():
+        written = files.write(stem, result)
+        print("\n".join(printable(str(path)) for path in written))
+        if with_table:
+            print(f"\n{printable(stem.name)}\n{files.table(result)}\n")
 
 
 def result_stems(photos: list[Path]) -> list[str]:
     """A name for each photo's results; numbered where two photos would share one."""
     stems = unique_stems([path.name for path in photos])
-    if len({stem.casefold() for stem in stems}) < len(stems):
+    pictures = [stem.casefold() + end for stem in stems for end in ENDS if end.endswith(".png")]
+    if len(set(pictures)) < len(pictures):
         return [f"{i + 1}_{stem}" for i, stem in enumerate(stems)]
     return stems
 
@@ -177,14 +227,8 @@ def main() -> None:
     seen, unreadable, without = predict_photos(predictor, options)
 
     # Write.
-    if options.average and seen:
-        nearest, mean = average(seen)
-        write_result(options.output / "average", predictor, nearest, mean, [one.path for one in seen])
-    elif not options.average:
-        stem_of = dict(zip(options.photos, result_stems(options.photos), strict=True))
-        for one in seen:
-            stem = options.output / stem_of[one.path]
-            write_result(stem, predictor, one, one.prediction.parameters, [one.path])
+    if seen:
+        write_results(results_of(seen, predictor, options), predictor, with_table=options.table)
 
     # Report.
     check_unreadable(
