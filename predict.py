@@ -2,12 +2,16 @@
 
     python predict.py photo.jpg --run runs/creator
     python predict.py me1.jpg me2.jpg me3.jpg --run runs/creator --average --output me
+    python predict.py friends.jpg --run runs/creator --faces all --table
+    python predict.py photo.jpg --run runs/mygame --card mine.png
     python predict.py data/creator/images/face_000007.png --run runs/creator --aligned
 
 Reads each PHOTO and the best networks of the run: the photo is aligned and encoded, and its parameters are read off its
 latent. Writes STEM.json (for each parameter its value from 0 to 1, its value in the game, and its R² on test faces: how
-far to trust it) and STEM.png (photo, aligned face, reconstruction and, where the run learned the embedded game, the
-character). What cannot be read is listed in unreadable.txt beside them. From Python: see models/predictor.py.
+far to trust it) and STEM.png (photo, aligned face, reconstruction, character, and all sliders as bars). Where the run
+learned an embedded game, STEM_character.png is the character alone. With --card, STEM_card.png is a character card of
+the game (docs/cards.md). What cannot be read is listed in unreadable.txt beside them. From Python: see
+models/predictor.py.
 STEM is the photo's name without its extension. A result replaces an earlier one of the same photo and nothing else:
 where another photo's result or another file has the name, it is called STEM_2, STEM_3 and so on.
 """
@@ -16,56 +20,75 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from games.parameters import mirrored_bones
-from models.predictor import NoFace, Prediction, Predictor
+from games.cards.data_set import heads_of
+from games.cards.template import Template, add_options
+from games.result_files import Result, ResultFiles
+from games.result_sheet import thumbnail
+from models.predictor import DEFAULT_RUN, NoFace, Prediction, Predictor
+from utils.consensus import Consensus, consensus
 from utils.errors import UserError, run_script
-from utils.figures import side_by_side
-from utils.files import is_refused_name, write_json
+from utils.files import is_refused_name
 from utils.identity import refuse_to_overwrite
-from utils.pictures import (
-    UnreadablePicture,
-    check_unreadable,
-    printable,
-    read_rgb,
-    refuse_other_listing,
-    write_picture,
-)
-from utils.results import Result, choose_stems, describe_photos, files_of, name_of
+from utils.pictures import UnreadablePicture, check_unreadable, printable, read_rgb, refuse_other_listing
+from utils.results import Plan, choose_stems, files_of, name_of
 from utils.workers import default_workers
+
+#: With --faces all, faces of a photo whose files are compared with what is there before anything is computed.
+_MOST_FACES = 50
 
 
 class Seen(NamedTuple):
-    """A photo and what was predicted from it."""
+    """A face in a photo and what was predicted from it."""
 
     path: Path
-    photo: np.ndarray | None  #: (H, W, 3) uint8; None where it came aligned
+    photo: np.ndarray | None  #: (h, w, 3) uint8, small, with a frame about the face; None where it came aligned
     prediction: Prediction
+    number: int = 0  #: of the face in its photo, from the left, with --faces all; 0: it is the only one that counts
+
+    @property
+    def name(self) -> str:
+        """What the face is called on the screen."""
+        name = printable(str(self.path))
+        return f"{name}, face {self.number}" if self.number else name
 
 
 def parse_options() -> argparse.Namespace:
     """Read the command line. Raises UserError for what cannot be, before anything is loaded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO")
-    parser.add_argument("--run", type=Path, default=Path("runs/creator"), help="trained run (default runs/creator)")
+    parser.add_argument("--run", type=Path, default=DEFAULT_RUN, help=f"trained run (default {DEFAULT_RUN.as_posix()})")
     parser.add_argument(
         "--output", type=Path, default=Path("predictions"), help="folder for the results (default predictions)"
     )
     parser.add_argument("--aligned", action="store_true", help="the pictures are aligned already")
     parser.add_argument(
         "--faces",
-        choices=("one", "largest"),
+        choices=("one", "largest", "all"),
         default="one",
-        help="one: refuse photos with several faces (default); largest: take the largest of several",
+        help="one: refuse photos with several faces (default); largest: take the largest of several; "
+        "all: a result per face, from left to right, called STEM_1, STEM_2 and so on",
     )
-    parser.add_argument("--average", action="store_true", help="the photos show one person: average their parameters")
+    parser.add_argument(
+        "--average",
+        action="store_true",
+        help="the photos show one person: one result of them all, called average; photos that are unlike the others "
+        "are named and left out",
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="print the sliders, too: a table to type into the game by hand"
+    )
+    add_options(parser)
     options = parser.parse_args()
     if options.output.is_file():
         raise UserError(f"--output {options.output} is a file; expected a folder")
+    if options.faces == "all" and (options.average or options.aligned):
+        other = "--average takes photos of one person" if options.average else "with --aligned each picture is one face"
+        raise UserError(f"--faces all finds several people in a photo, and {other}. Leave one of the two out")
     check_photos(options.photos)
     options.photos = list(dict.fromkeys(options.photos))
     return options
@@ -82,49 +105,67 @@ def check_photos(photos: list[Path]) -> None:
 
 
 def plan_results(options: argparse.Namespace) -> list[Path]:
-    """Where the results go, without extensions: of each photo, or one of all with --average.
+    """Where the results go, without extensions: of each photo (with --faces all, of each possible face), or of all.
 
     Raises:
         UserError: a result would be written over a photo.
     """
     if options.average:
-        results = [Result("average", options.photos)]
+        plans = [Plan("average", options.photos)]
+    elif options.faces == "all":
+        plans = [plan_of_face(path, number) for path in options.photos for number in range(1, _MOST_FACES + 1)]
     else:
-        results = [Result(name_of(path), [path]) for path in options.photos]
+        plans = [Plan(name_of(path), [path]) for path in options.photos]
     listing = options.output / "unreadable.txt"
-    plain = [file for result in results for file in files_of(options.output / result.name)]
+    plain = [file for plan in plans for file in files_of(options.output / plan.name)]
     refuse_to_overwrite(options.photos, [*plain, listing])
     refuse_other_listing(listing)
 
-    stems = choose_stems(options.output, results)
+    stems = choose_stems(options.output, plans)
     refuse_to_overwrite(options.photos, [file for stem in stems for file in files_of(stem)])
-    for result, stem in zip(results, stems, strict=True):
-        if stem.name != result.name:
-            print(
-                f"{printable(str(options.output / result.name))} is taken by another photo or another program; the "
-                f"results of {printable(str(result.photos[0]))} are called {printable(stem.name)}",
-                file=sys.stderr,
-            )
+    if options.faces != "all":
+        say_new_names(plans, stems)
     return stems
 
 
-def predict_photo(path: Path, predictor: Predictor, options: argparse.Namespace) -> Seen:
-    """Read a photo and predict its parameters.
+def say_new_names(plans: list[Plan], stems: list[Path]) -> None:
+    """Say which results have another name than their photos, and why."""
+    for plan, stem in zip(plans, stems, strict=True):
+        if stem.name != plan.name:
+            print(
+                f"{printable(str(stem.with_name(plan.name)))} is taken by another photo or another program; the "
+                f"results of {printable(str(plan.photos[0]))} are called {printable(stem.name)}",
+                file=sys.stderr,
+            )
+
+
+def plan_of_face(path: Path, number: int) -> Plan:
+    """The result of one of several faces of a photo, counted from 1."""
+    return Plan(f"{name_of(path)}_{number}", [path])
+
+
+def predict_photo(path: Path, predictor: Predictor, options: argparse.Namespace) -> list[Seen]:
+    """Read a photo and predict the parameters of its face, or with --faces all of each face.
 
     Raises:
         UnreadablePicture: the file is no whole picture.
         NoFace: no face in it, several, or not the square one that --aligned promises.
     """
     picture = read_rgb(path)
-    if not options.aligned:
-        return Seen(path, picture, predictor.predict(picture, options.faces))
-    height, width = picture.shape[:2]
-    if height != width:
-        raise NoFace(
-            f"it is {width}×{height} pixels; --aligned expects square aligned faces. "
-            "Leave --aligned out to have it aligned"
-        )
-    return Seen(path, None, predictor.predict_aligned([picture])[0])
+    if options.aligned:
+        height, width = picture.shape[:2]
+        if height != width:
+            raise NoFace(
+                f"it is {width}×{height} pixels; --aligned expects square aligned faces. "
+                "Leave --aligned out to have it aligned"
+            )
+        return [Seen(path, None, predictor.predict_aligned([picture])[0])]
+
+    if options.faces == "all":
+        found = list(enumerate(predictor.predict_all(picture), start=1))
+    else:
+        found = [(0, predictor.predict(picture, options.faces))]
+    return [Seen(path, thumbnail(picture, one.alignment), one, number) for number, one in found]
 
 
 def predict_photos(predictor: Predictor, options: argparse.Namespace) -> tuple[list[Seen], dict[str, str], list[str]]:
@@ -150,81 +191,118 @@ def predict_photos(predictor: Predictor, options: argparse.Namespace) -> tuple[l
             print(f"no prediction of {name}: {error}", file=sys.stderr)
             continue
 
-        seen.append(found)
-        print(f"{name}: {time.perf_counter() - started:.3f} s")
-        if predictor.is_out_of_distribution(found.prediction):
-            print(
-                f"warning: {name} is unlike the faces that stage 2 learned from (distance "
-                f"{found.prediction.distance:.2f}; 99 % of its validation faces lie below "
-                f"{predictor.ood_threshold:.2f}); take the result for a guess",
-                file=sys.stderr,
-            )
+        seen += found
+        faces = f"{len(found)} faces, " if len(found) > 1 else ""
+        print(f"{name}: {faces}{time.perf_counter() - started:.3f} s")
+        for one in found:
+            warn_of(one, predictor)
     return seen, unreadable, without
 
 
-def average(seen: list[Seen]) -> tuple[Seen, np.ndarray]:
-    """The mean parameters (P,) of several photos of one person, and the photo that is nearest to them."""
-    mean = np.mean([one.prediction.parameters for one in seen], axis=0)
-    nearest = min(seen, key=lambda one: float(np.abs(one.prediction.parameters - mean).sum()))
-    return nearest._replace(photo=None), mean
+def warn_of(one: Seen, predictor: Predictor) -> None:
+    """Say on standard error where a face is out-of-distribution."""
+    if predictor.is_out_of_distribution(one.prediction):
+        print(
+            f"warning: {one.name} is unlike the faces that stage 2 learned from (distance "
+            f"{one.prediction.distance:.2f}; 99 % of its validation faces lie below "
+            f"{predictor.ood_threshold:.2f}); take the result for a guess",
+            file=sys.stderr,
+        )
 
 
-def as_json(predictor: Predictor, parameters: np.ndarray, photos: list[Path]) -> dict[str, Any]:
-    """What is written to STEM.json for parameters (P,)."""
-    named = {}
-    for parameter, value in zip(predictor.parameters, parameters.tolist(), strict=True):
-        named[parameter.name] = {
-            "normalised": round(value, 6),
-            "value": round(parameter.in_game(value), 6),
-            "test_r2": predictor.test_r2.get(parameter.name),
-        }
-    run = predictor.run
-    result = {
-        **describe_photos(photos),
-        "run": run.folder.as_posix(),
-        "checkpoints": {"vae": run.vae.best.as_posix(), "f2p": run.f2p.best.as_posix()},
-        "creator": predictor.creator_version,
-        "parameters": named,
-    }
-    mirrored = mirrored_bones(predictor.parameters, parameters)
-    return result | ({"mirrored": mirrored} if mirrored else {})
+def average(seen: list[Seen]) -> tuple[Seen, Consensus]:
+    """What several photos of one person agree on, and the photo that is nearest to it; outliers are said."""
+    found = consensus(np.stack([one.prediction.parameters for one in seen]))
+    for i in found.outliers:
+        print(
+            f"warning: {seen[i].name} is unlike the other photos and is left out (its distance from their average is "
+            f"{found.distances[i]:.3f}; half of them lie within {found.typical_distance:.3f}). "
+            "Does it show the same person?",
+            file=sys.stderr,
+        )
+    return seen[found.nearest], found
 
 
-def write_result(stem: Path, predictor: Predictor, seen: Seen, parameters: np.ndarray, photos: list[Path]) -> None:
-    """Write STEM.json, STEM.png (photo, aligned face, reconstruction and character) and the game's own files."""
-    prediction = seen.prediction
-    row = [("aligned", prediction.aligned), ("reconstruction", prediction.reconstruction)]
-    if seen.photo is not None:
-        row.insert(0, ("photo", seen.photo))
-    character = predictor.character(parameters)
-    if character is not None:
-        row.append(("predicted character", character))
-
-    json_file, picture_file = (stem.with_name(stem.name + suffix) for suffix in (".json", ".png"))
-    write_json(json_file, as_json(predictor, parameters, photos))
-    write_picture(picture_file, side_by_side([row]))
-    written = [json_file, picture_file]
-    if predictor.game is not None:
-        written += predictor.game.character_file(parameters, stem)
-    print("\n".join(printable(str(path)) for path in written))
+def result_of(one: Seen, predictor: Predictor) -> Result:
+    """What is written of one face."""
+    pictures = [("aligned face", one.prediction.aligned), ("reconstruction", one.prediction.reconstruction)]
+    if one.photo is not None:
+        pictures.insert(0, ("photo", one.photo))
+    note = ""
+    if predictor.is_out_of_distribution(one.prediction):
+        note = "This face is unlike the faces that stage 2 learned from: take the result for a guess."
+    remarks = {"face": one.number} if one.number else None
+    return Result(
+        one.prediction.parameters, [one.path], pictures, aligned=one.prediction.aligned, note=note, remarks=remarks
+    )
 
 
-def write_results(predictor: Predictor, seen: list[Seen], options: argparse.Namespace, stems: list[Path]) -> list[str]:
-    """Write what was predicted; the photos whose results the output folder cannot hold."""
+def average_result(seen: list[Seen], predictor: Predictor) -> Result:
+    """What is written of several photos of one person; the sheet shows the photo that is nearest to their average."""
+    nearest, found = average(seen)
+    result = result_of(nearest, predictor)
+    left_out = {str(seen[i].path): round(float(found.distances[i]), 6) for i in found.outliers}
+    photos = [one.path for one in seen if str(one.path) not in left_out]
+    note = result.note
+    if left_out:
+        note = " ".join([note, "Unlike the others and left out:", ", ".join(map(printable, left_out))]).strip()
+    pictures = [(f"nearest of {len(photos)} photos", result.pictures[0][1]), *result.pictures[1:]]
+    return result._replace(
+        parameters=found.parameters,
+        photos=photos,
+        pictures=pictures,
+        note=note,
+        spread=found.spread,
+        remarks={"left_out": left_out},
+    )
+
+
+def results_of(
+    seen: list[Seen], predictor: Predictor, options: argparse.Namespace, stems: list[Path]
+) -> dict[Path, Result]:
+    """What is to be written, by the path of the files without what they end in."""
     if options.average:
-        nearest, mean = average(seen)
-        write_result(stems[0], predictor, nearest, mean, [one.path for one in seen])
-        return []
-    without, stem_of = [], dict(zip(options.photos, stems, strict=True))
-    for one in seen:
+        return {stems[0]: average_result(seen, predictor)}
+    if options.faces == "all":
+        plans = [plan_of_face(one.path, one.number) for one in seen]
+        chosen = choose_stems(options.output, plans)
+        say_new_names(plans, chosen)
+    else:
+        stem_of = dict(zip(options.photos, stems, strict=True))
+        chosen = [stem_of[one.path] for one in seen]
+    return {stem: result_of(one, predictor) for stem, one in zip(chosen, seen, strict=True)}
+
+
+def write_results(
+    results: dict[Path, Result], predictor: Predictor, *, template: Template | None, with_table: bool
+) -> list[str]:
+    """Write the files of all results and print their names, and with a table the sliders.
+
+    Returns:
+        The photos whose results the output folder cannot hold.
+    """
+    run = predictor.run
+    checkpoints = {"vae": run.vae.best.as_posix(), "f2p": run.f2p.best.as_posix()}
+    origin = {"run": run.folder.as_posix(), "checkpoints": checkpoints, "creator": predictor.creator_version}
+    files = ResultFiles(
+        predictor.parameters, test_r2=predictor.test_r2, game=predictor.game, origin=origin, template=template
+    )
+    without = []
+    for stem, result in results.items():
         try:
-            write_result(stem_of[one.path], predictor, one, one.prediction.parameters, [one.path])
+            written = files.write(stem, result)
         except OSError as error:
             if not is_refused_name(error):
                 raise
-            name = printable(str(one.path))
-            without.append(name)
-            print(f"no result of {name}: the output folder cannot hold its name ({error.strerror})", file=sys.stderr)
+            without.append(printable(str(result.photos[0])))
+            print(
+                f"no result of {without[-1]}: the output folder cannot hold its name ({error.strerror})",
+                file=sys.stderr,
+            )
+            continue
+        print("\n".join(printable(str(path)) for path in written))
+        if with_table:
+            print(f"\n{printable(stem.name)}\n{files.table(result)}\n")
     return without
 
 
@@ -232,15 +310,19 @@ def main() -> None:
     # Parse, plan, load.
     options = parse_options()
     stems = plan_results(options)
+    template = Template.of(options, [stem.name for stem in stems])
     torch.set_num_threads(default_workers())
     predictor = Predictor.load(options.run)
+    if template is not None:
+        template.fit(predictor.parameters, heads=heads_of(Path(predictor.config.data.root)), game=predictor.game)
 
     # Predict.
     seen, unreadable, without = predict_photos(predictor, options)
 
     # Write.
     if seen:
-        without += write_results(predictor, seen, options, stems)
+        results = results_of(seen, predictor, options, stems)
+        without += write_results(results, predictor, template=template, with_table=options.table)
 
     # Report.
     check_unreadable(

@@ -7,6 +7,8 @@ predictor = Predictor.load(Path("runs/creator"))
 prediction = predictor.predict(read_rgb(Path("photo.jpg")))
 for parameter, value in zip(predictor.parameters, prediction.parameters):
     print(parameter.name, parameter.in_game(value))
+
+`Predictor.predict_all` predicts every face of a photo.
 """
 
 from functools import cached_property
@@ -23,7 +25,7 @@ from games.parameters import Parameter
 from models.regressor import Regressor
 from models.vae import VAE, Encoder, as_input, fold_batch_norm
 from utils import checkpoint
-from utils.alignment import TEMPLATE_SIZE, undo_misalignment, warp
+from utils.alignment import TEMPLATE_SIZE, alignment_transform, undo_misalignment, warp
 from utils.config import Config, changed_settings, from_dict
 from utils.errors import UserError
 from utils.files import check_sums, read_json
@@ -32,6 +34,9 @@ from utils.run import Run
 
 if TYPE_CHECKING:
     from models.mtcnn import FaceDetector
+
+#: The run that is loaded where none is named.
+DEFAULT_RUN = Path("runs/creator")
 
 #: How often a photo's alignment is corrected by the misalignment found in it.
 _CORRECTIONS = 2
@@ -51,7 +56,7 @@ _ENCODER_SETTINGS = (
 
 _NO_FACE = {
     "no_face": "no face was found in it",
-    "several_faces": "several faces were found in it; use --faces largest, or crop it",
+    "several_faces": "several faces were found in it; use --faces largest or all, or crop it",
 }
 
 
@@ -67,6 +72,7 @@ class Prediction(NamedTuple):
     latent: np.ndarray  #: (2·latent_dim,) float32, [mu | logvar]
     parameters: np.ndarray  #: (P,) float32 in [0, 1]
     distance: float  #: from the faces of training; above `Predictor.ood_threshold` a prediction is a guess
+    alignment: np.ndarray | None = None  #: (2, 3) transform from the photo to the aligned face; None where it came so
 
 
 class Predictor:
@@ -94,7 +100,7 @@ class Predictor:
         self.averages_mirror_image = from_dict(content["config"], str(run.f2p.best)).latents.mirrored
 
     @classmethod
-    def load(cls, folder: Path) -> "Predictor":
+    def load(cls, folder: Path = DEFAULT_RUN) -> "Predictor":
         """Load the best networks of a run folder.
 
         Raises:
@@ -120,12 +126,30 @@ class Predictor:
 
         Raises:
             NoFace: no face in it, or several.
+            ValueError: the photo is no such array.
         """
+        _check_photo(photo)
         matrix, status = self.detector.align(photo, faces)
         if matrix is None:
             raise NoFace(_NO_FACE[status])
-        aligned = warp(photo, self.correct(photo, matrix), TEMPLATE_SIZE)
-        return self.predict_aligned([aligned])[0]
+        return self._predict_at(photo, [matrix])[0]
+
+    def predict_all(self, photo: np.ndarray) -> list[Prediction]:
+        """Find all faces in a photo, align each and predict its parameters; from left to right.
+
+        Args:
+            photo: (H, W, 3) uint8 RGB.
+
+        Raises:
+            NoFace: no face in it.
+            ValueError: the photo is no such array.
+        """
+        _check_photo(photo)
+        points = self.detector.find(photo).points
+        if not len(points):
+            raise NoFace(_NO_FACE["no_face"])
+        left_to_right = points[np.argsort(points[:, :, 0].mean(1))]
+        return self._predict_at(photo, list(alignment_transform(left_to_right, TEMPLATE_SIZE)))
 
     @torch.inference_mode()
     def predict_aligned(self, faces: list[np.ndarray]) -> list[Prediction]:
@@ -160,6 +184,12 @@ class Predictor:
             found = self.regressor.misalignment_of(latent)[0].clamp(-_LARGEST_CORRECTION, _LARGEST_CORRECTION)
             matrix = undo_misalignment(matrix, found.numpy())
         return matrix
+
+    def _predict_at(self, photo: np.ndarray, matrices: list[np.ndarray]) -> list[Prediction]:
+        """Predict the faces of a photo that (2, 3) transforms align, after correcting these."""
+        matrices = [self.correct(photo, matrix) for matrix in matrices]
+        predictions = self.predict_aligned([warp(photo, matrix, TEMPLATE_SIZE) for matrix in matrices])
+        return [found._replace(alignment=matrix) for found, matrix in zip(predictions, matrices, strict=True)]
 
     def encode(self, faces: list[np.ndarray]) -> Tensor:
         """(N, 2·latent_dim) latents [mu | logvar] of aligned faces, each (S, S, 3) uint8."""
@@ -205,6 +235,14 @@ def encode_aligned(encoder: Encoder, faces: list[np.ndarray], size: int) -> Tens
         resized.append(face)
     pictures = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
     return torch.cat(encoder(as_input(pictures)), 1)
+
+
+def _check_photo(photo: np.ndarray) -> None:
+    if not isinstance(photo, np.ndarray) or photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+        found = f"{photo.dtype} {photo.shape}" if isinstance(photo, np.ndarray) else type(photo).__name__
+        raise ValueError(
+            f"the photo is {found}; expected a (H, W, 3) uint8 RGB array, as utils.pictures.read_rgb returns it"
+        )
 
 
 # --- loading --------------------------------------------------------------------------------------

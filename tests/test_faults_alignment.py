@@ -28,7 +28,7 @@ from utils.errors import UserError
 from utils.files import lock_folder, write_json
 from utils.identity import refuse_to_overwrite
 from utils.pictures import UnreadablePicture, printable, read_rgb, unique_stems, write_picture
-from utils.results import Result, choose_stems, describe_photos, files_of
+from utils.results import Plan, choose_stems, describe_photos, files_of
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems refuse such names")
 
@@ -340,15 +340,15 @@ def written(output: Path, stem: Path, photos: list[Path]) -> str:
 def named(here) -> Callable[..., list[str]]:
     """Writes results of photos, in one call, to out; their names."""
 
-    def name_and_write(*results: Result) -> list[str]:
-        stems = choose_stems(here / "out", results)
-        return [written(here / "out", stem, result.photos) for stem, result in zip(stems, results, strict=True)]
+    def name_and_write(*plans: Plan) -> list[str]:
+        stems = choose_stems(here / "out", plans)
+        return [written(here / "out", stem, plan.photos) for stem, plan in zip(stems, plans, strict=True)]
 
     return name_and_write
 
 
-def of(path: Path) -> Result:
-    return Result("me", [path])
+def of(path: Path) -> Plan:
+    return Plan("me", [path])
 
 
 def test_a_result_replaces_that_of_the_same_photo_alone(here, named):
@@ -386,7 +386,7 @@ def test_no_file_of_a_stranger_is_a_result(name, here, named):
 
 
 def test_a_games_file_and_another_photos_result_never_share_a_name(here, named):
-    other = Result("human.me", [here / "B" / "me.png"])
+    other = Plan("human.me", [here / "B" / "me.png"])
     assert named(of(here / "A" / "me.png"), other) == ["me", "human.me_2"]
     shutil.rmtree(here / "out")
     assert named(other) == ["human.me"]
@@ -397,10 +397,10 @@ def test_a_games_file_and_another_photos_result_never_share_a_name(here, named):
 def test_an_average_of_other_photos_is_another(here, named):
     a, b, c = here / "A" / "me.png", here / "B" / "me.png", here / "c.png"
     plain_picture(c)
-    assert named(Result("average", [a])) == ["average"]
-    assert named(Result("average", [b, a])) == ["average"]  # one more of the same person
-    assert named(Result("average", [a, c])) == ["average_2"]
-    assert named(Result("average", [c])) == ["average_3"]
+    assert named(Plan("average", [a])) == ["average"]
+    assert named(Plan("average", [b, a])) == ["average"]  # one more of the same person
+    assert named(Plan("average", [a, c])) == ["average_2"]
+    assert named(Plan("average", [c])) == ["average_3"]
 
 
 def test_predicting_a_second_photo_of_one_name_keeps_the_result_of_the_first(smoke, here):

@@ -9,10 +9,10 @@ from utils.files import read_json, spelling
 from utils.identity import Paths, digest_of
 
 #: The files of a result called {}: what it says, what it shows, and the files that a game makes of it.
-_FILES = ("{}.json", "{}.png", "{}.mhm", "human.{}.json")
+_FILES = ("{}.json", "{}.png", "{}_character.png", "{}_card.png", "{}.mhm", "human.{}.json")
 
 
-class Result(NamedTuple):
+class Plan(NamedTuple):
     """A result that is to be written."""
 
     name: str  #: what its photo is called, without the extension
@@ -34,20 +34,20 @@ def describe_photos(photos: Sequence[Path]) -> dict[str, list[str]]:
     return {"photos": [os.path.abspath(path) for path in photos], "sha256": [digest_of(path) for path in photos]}
 
 
-def choose_stems(output: Path, results: Sequence[Result]) -> list[Path]:
+def choose_stems(output: Path, plans: Sequence[Plan]) -> list[Path]:
     """The path of each result's files, without extensions: OUTPUT/NAME, or OUTPUT/NAME_2 and so on.
 
-    A name is passed over where another of these results has it, or where a file of it is there that is no earlier
+    A name is passed over where another of these has it, or where a file of it is there that is no earlier
     result of the same photos.
     """
     taken: set[str] = set()
     stems = []
-    for result in results:
-        photos = _Photos(result.photos)
-        stem, number = output / result.name, 1
+    for plan in plans:
+        photos = _Photos(plan.photos)
+        stem, number = output / plan.name, 1
         while taken & _spellings(stem) or not _is_free(stem, photos):
             number += 1
-            stem = output / f"{result.name}_{number}"
+            stem = output / f"{plan.name}_{number}"
         taken |= _spellings(stem)
         stems.append(stem)
     return stems

@@ -26,12 +26,10 @@ from games.parameters import Parameter
 from utils.errors import UserError
 from utils.files import atomic_write, read_json
 from utils.pictures import printable
+from utils.results import files_of
 
 #: What a card's picture becomes.
 PREVIEWS = ("character", "photo", "keep")
-
-#: What predict.py writes beside a card of the same stem.
-_OTHER_FILES = ("{}.json", "{}.png", "{}.mhm", "human.{}.json")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -224,20 +222,13 @@ def _advice(game: Game | None) -> str:
 
 
 def _check_outputs(template: Path, stems: Sequence[Path]) -> None:
-    """Refuse outputs that would take the place of the template, of one another or of somebody's card."""
-    taken: dict[str, Path] = {}
+    """Refuse outputs that would take the place of the template or of somebody's card."""
     for stem in stems:
-        others = [stem.with_name(form.format(stem.name)) for form in _OTHER_FILES]
-        for path in (card_file(stem), *others, stem.with_name("unreadable.txt")):
+        for path in (*files_of(stem), stem.with_name("unreadable.txt")):
             if _is_same(path, template):
                 raise UserError(
                     f"{path} would be written, and it is the template --card {template}. Choose another --output"
                 )
-        for path in (card_file(stem), *others):
-            key = os.path.abspath(path).casefold()
-            if key in taken:
-                raise UserError(f"{path} would be written for two photos; rename one of them, or predict them apart")
-            taken[key] = path
         _check_ours(card_file(stem), stem.with_name(f"{stem.name}.json"))
 
 
