@@ -98,19 +98,15 @@ def load_pipeline(recipe: Recipe, device: str) -> Any:
         _make_deterministic()
     from diffusers import AutoPipelineForImage2Image, ControlNetModel
 
-    dtype = _DTYPES[recipe.precision]
-    controlnet = _loaded(
-        ControlNetModel.from_pretrained, recipe.controlnet, what="a ControlNet of diffusers", torch_dtype=dtype
-    )
+    controlnet = _loaded(ControlNetModel.from_pretrained, recipe.controlnet, what="a ControlNet of diffusers")
     pipeline = _loaded(
         AutoPipelineForImage2Image.from_pretrained,
         recipe.model,
         what="a diffusion model that diffusers can use with a ControlNet",
         controlnet=controlnet,
-        torch_dtype=dtype,
     )
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+    return pipeline.to(device, _DTYPES[recipe.precision])
 
 
 def load_depth(model: str, device: str) -> Any:
