@@ -212,12 +212,6 @@ def test_a_card_that_we_did_not_write_is_not_replaced(template, tmp_path):
         template()
 
 
-def test_results_that_would_meet_are_refused(template):
-    with pytest.raises(UserError, match="me_card.png would be written for two photos"):
-        template(stems=("me", "me_card"))
-    assert template(stems=("me", "you")) is not None
-
-
 def test_options_of_cards_need_a_card():
     parser = argparse.ArgumentParser()
     add_options(parser)

@@ -394,6 +394,13 @@ def test_a_games_file_and_another_photos_result_never_share_a_name(here, named):
     assert named(of(here / "A" / "me.png")) == ["me_2"]
 
 
+def test_a_photo_called_as_a_card_or_a_character_keeps_off_those_of_another(here, named):
+    a, b, c = here / "A" / "me.png", here / "B" / "me.png", here / "c.png"
+    plain_picture(c)
+    stems = named(Plan("me", [a]), Plan("me_card", [b]), Plan("me_character", [c]))
+    assert stems == ["me", "me_card_2", "me_character_2"]
+
+
 def test_an_average_of_other_photos_is_another(here, named):
     a, b, c = here / "A" / "me.png", here / "B" / "me.png", here / "c.png"
     plain_picture(c)
@@ -414,7 +421,8 @@ def test_predicting_a_second_photo_of_one_name_keeps_the_result_of_the_first(smo
     assert "out/me is taken by another photo or another program; the results of B/me.png are called me_2" in told
     run_here("predict.py", "A/me.png", "./A/me.png", *command, cwd=here)
     assert (here / "out" / "me.json").read_bytes() == first
-    assert sorted(contents(here / "out")) == ["me.json", "me.png", "me_2.json", "me_2.png"]
+    written = [f"{name}{end}" for name in ("me", "me_2") for end in (".json", ".png", "_character.png")]
+    assert sorted(contents(here / "out")) == sorted(written)
 
 
 def test_a_strangers_listing_is_not_replaced_by_prediction(here):
@@ -543,7 +551,7 @@ def test_odd_names_are_predicted_and_one_that_is_too_long_is_left_out(smoke, tmp
 
     # The same photo again replaces its result, and nothing is left over.
     run_here("predict.py", f"{ODD[0]}.png", *command, cwd=tmp_path)
-    assert len(contents(tmp_path / "out")) == 8
+    assert len(contents(tmp_path / "out")) == 4 * len([".json", ".png", "_character.png"])
 
 
 @on_linux
