@@ -186,6 +186,15 @@ def test_several_runs_measure_the_people_of_as_many_folds(smoke, photos, measure
     assert "--run" in error_of(run_here(*command[:-1], cwd=smoke, check=False))
 
 
+def test_photos_are_searched_in_four_turns(photos, tmp_path):
+    command = ("-m", "benchmarks.alignment", "--photos", photos, "--turned", "--frame")
+    rows = run_here(*command, 0, "--people", 2, cwd=tmp_path).stdout.splitlines()[-4:]
+    assert [row.split("|")[1:6] for row in rows] == [
+        [f" {angle}° ", " 2 ", " 0 ", " 0 ", " 0 "] for angle in (0, 90, 180, 270)
+    ]
+    assert "choose a lower number" in error_of(run_here(*command, 1, cwd=tmp_path, check=False))
+
+
 def test_aligned_photos_are_also_read_directly(smoke, photos, aligned, measured):
     command = ("-m", "benchmarks.photos", "--photos", photos, "--run", "runs/smoke", "--aligned", aligned)
     beside = run_here(*command, cwd=smoke).stdout.splitlines()
