@@ -313,7 +313,7 @@ def detector() -> FaceDetector:
 def test_pictures_searched_together_give_what_they_give_alone(album, detector):
     files = ("0.png", "leer.png", "1.png", "gross.jpg", "klein.png", "2.png")
     pictures = [read_rgb(album.folder / file) for file in files]
-    pictures += [np.ascontiguousarray(np.rot90(pictures[i])) for i in (0, 3)]
+    pictures += [np.ascontiguousarray(np.rot90(pictures[i])) for i in (0, 2)]
     for alone, together in zip(map(detector.find, pictures), detector.find_all(pictures), strict=True):
         assert len(alone.scores) == len(together.scores)
         np.testing.assert_allclose(together.points, alone.points, atol=0.02)
