@@ -19,13 +19,12 @@ from collections import Counter
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 
-from models.mtcnn import FaceDetector, Faces
 from utils.alignment import alignment_transform, warp
 from utils.errors import Interrupted, UserError, run_script
 from utils.files import lock_folder, read_json, sweep_temporaries, write_json, write_text
@@ -41,6 +40,9 @@ from utils.pictures import (
 from utils.progress import progress
 from utils.stop import StopRequest
 from utils.workers import default_workers, map_unordered
+
+if TYPE_CHECKING:
+    from models.mtcnn import Faces
 
 STATUSES = ("ok", "no_face", "several_faces", "unreadable")
 _COLUMNS = ["file", "status", "score", *(f"{axis}{i}" for i in range(5) for axis in "xy")]
@@ -93,6 +95,8 @@ class Aligner:
     """A detector that aligns pictures as the settings say."""
 
     def __init__(self, settings: Settings) -> None:
+        from models.mtcnn import FaceDetector  # here: torchvision takes seconds to import, and workers do the work
+
         self.settings = settings
         self.detector = FaceDetector().to(settings.device)
 
@@ -123,7 +127,7 @@ class Aligner:
                 done.append((self._write(job, picture, next(found)), ""))
         return done
 
-    def _write(self, job: Job, picture: np.ndarray, faces: Faces) -> Row:
+    def _write(self, job: Job, picture: np.ndarray, faces: "Faces") -> Row:
         """Write the aligned face that is meant, if there is one; the picture's row."""
         status, index = faces.choose(self.settings.faces)
         if index is None:
