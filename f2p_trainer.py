@@ -490,7 +490,8 @@ def main() -> None:
         print(describe_data(config.data))
         table = read_table(config, fingerprint)
         check_table(table)
-        trainer = Trainer(config, engine, table, digests | {"the faces": table.digest})
+        of_table = {"the faces": table.digest, "the precision of the latents": str(table.meta.get("precision"))}
+        trainer = Trainer(config, engine, table, digests | of_table)
         if found:
             trainer.resume(found)
             print(f"Going on from {found.path}: epoch {trainer.epoch + 1}.")
