@@ -307,7 +307,7 @@ def align_all(
     by_file = {job.file: job for job in todo}
     length = _CHUNK[options.device]
     chunks = [todo[i : i + length] for i in range(0, len(todo), length)]
-    workers = options.workers if len(todo) >= _WORTH_PROCESSES else 1
+    workers = options.workers if options.workers > 1 and len(todo) >= _WORTH_PROCESSES else 0
     results = map_unordered(align_chunk, chunks, workers=workers, initializer=start_worker, arguments=(settings,))
     saved = time.monotonic()
     try:
