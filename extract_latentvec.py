@@ -184,7 +184,10 @@ def plan_sets(
     if begun and not restart and fastest not in begun:
         chosen = begun[0]
     if chosen != fastest and extractor.engine.is_main:
-        print(f"The latents that are there were made in {chosen}, so all are, though {fastest} is faster here.")
+        print(
+            f"The latents that are there were made in {chosen}, so all are, though {fastest} is faster here. "
+            "--restart makes all of them anew."
+        )
     return chosen, plans[chosen]
 
 
