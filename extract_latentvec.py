@@ -12,6 +12,7 @@ Stopped and started again it goes on; a set that is whole is kept; finished it s
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.latents import MIRRORED, MOVED, LatentFolder, LatentSet, plan
+from datasets.latents import MIRRORED, MOVED, PRECISIONS, LatentFolder, LatentSet, plan
 from datasets.pictures import Batch, Pictures
 from datasets.sources import Source, content_digest, describe_data, ensure_data, labelled_sources
 from games.writer import read_manifest
@@ -55,8 +56,11 @@ class Extractor:
         self.config, self.engine = config, engine
         encoder, self.trained = load_encoder(config)
         self.fingerprint = fingerprint_of(encoder)
-        dtype = choose_dtype(config.latents.precision, engine.device)
-        self.encoder = fold_batch_norm(encoder).to(engine.device, dtype).to(memory_format=torch.channels_last)
+        self.encoder = fold_batch_norm(encoder).to(engine.device).to(memory_format=torch.channels_last)
+
+    def compute_in(self, precision: str) -> None:
+        """Let the encoder compute in one of `PRECISIONS`."""
+        self.encoder.to(choose_dtype(precision, self.engine.device))
 
     def open(self, name: str, source: Source) -> Pictures:
         """The pictures of a source at the encoder's size. Raises UserError where too many are unreadable."""
@@ -158,18 +162,53 @@ def _shard(count: int, engine: Engine) -> range:
     return range(count * engine.rank // engine.world, count * (engine.rank + 1) // engine.world)
 
 
-def describe_latents(extractor: Extractor, sources: dict[str, Source]) -> dict[str, Any]:
+def plan_sets(
+    extractor: Extractor, digests: dict[str, str], *, folder: LatentFolder, restart: bool
+) -> tuple[str, list[LatentSet]]:
+    """In which of `PRECISIONS` all latents are made, and the sets that are wanted.
+
+    Args:
+        digests: source → `content_digest` of its pictures.
+        restart: what is there is made anew.
+    """
+    settings, plans = extractor.config.latents, {}
+    for precision in PRECISIONS:
+        in_precision = replace(settings, precision=precision)
+        plans[precision] = plan(digests, extractor.trained, in_precision, extractor.fingerprint)
+    if settings.precision != "auto":
+        return settings.precision, plans[settings.precision]
+
+    # Latents that are there, in whole or in part, decide: a run that moves to another machine goes on as it began.
+    chosen = fastest = fastest_precision(extractor.engine)
+    begun = [precision for precision, sets in plans.items() if any(map(folder.has_begun, sets))]
+    if begun and not restart and fastest not in begun:
+        chosen = begun[0]
+    if chosen != fastest and extractor.engine.is_main:
+        print(
+            f"The latents that are there were made in {chosen}, so all are, though {fastest} is faster here. "
+            "--restart makes all of them anew."
+        )
+    return chosen, plans[chosen]
+
+
+def fastest_precision(engine: Engine) -> str:
+    """bf16 where the devices of all processes have it in hardware, else fp32."""
+    lacking = torch.tensor(float(choose_dtype("auto", engine.device) != torch.bfloat16), device=engine.device)
+    return "fp32" if engine.sum_over_processes(lacking).item() else "bf16"
+
+
+def describe_latents(extractor: Extractor, digests: dict[str, str], precision: str) -> dict[str, Any]:
     """What meta.json says of the latents that a configuration asks for, but for their counts."""
     config, trained = extractor.config, extractor.trained
     return {
         "fingerprint": extractor.fingerprint,
         "image_size": trained.data.image_size,
         "latent_dim": trained.vae.latent_dim,
-        "precision": config.latents.precision,
+        "precision": precision,
         "creator": read_manifest(Path(config.data.root)),
         "moved": list(MISALIGNMENT_SPREAD) if config.latents.moved else None,
         "mirrored": config.latents.mirrored or None,
-        "sources": {name: content_digest(source) for name, source in sources.items()},
+        "sources": digests,
     }
 
 
@@ -178,9 +217,10 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
     # Plan.
     extractor = Extractor(config, engine)
     folder, sources = LatentFolder(Run.of(config).latents), labelled_sources(config.data)
-    wanted = plan(sources, extractor.trained, config, extractor.fingerprint)
+    digests = {name: content_digest(source) for name, source in sources.items()}
+    precision, wanted = plan_sets(extractor, digests, folder=folder, restart=restart)
     todo = [latents for latents in wanted if restart or folder.note_of(latents) is None]
-    meta = describe_latents(extractor, sources)
+    meta = describe_latents(extractor, digests, precision)
     if not todo and meta.items() <= (read_json(folder.meta) or {}).items():
         print(
             f"{folder.folder} is finished: it holds the latents of this encoder and these faces. "
@@ -193,10 +233,11 @@ def extract(config: Config, engine: Engine, restart: bool) -> None:
     if engine.is_main:
         Run.of(config).describe(config, "extract_latentvec.py")
         print(describe_data(config.data))
+        print(f"Encoding on {engine.world} × {engine.device} in {precision}.")
         folder.start(todo)
-    opened = {}
-    for name in dict.fromkeys(latents.source for latents in todo):
-        opened[name] = extractor.open(name, sources[name])
+    extractor.compute_in(precision)
+    names = dict.fromkeys(latents.source for latents in todo)
+    opened = {name: extractor.open(name, sources[name]) for name in names}
 
     # Loop.
     stop = StopRequest()

@@ -12,12 +12,11 @@ learning rate rises again. Everything fits in memory, so one process is all it t
 
 import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from datasets.latents import AS_IT_IS, MIRRORED, MOVED, LatentTable, digests_of_labels, read_table
 from datasets.sources import describe_data
@@ -38,6 +37,9 @@ from utils.progress import progress
 from utils.run import Checkpoint, Run
 from utils.schedule import cosine_decay
 from utils.stop import StopRequest
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 #: Muon tolerates a larger learning rate than AdamW. Weight decay is divided by the same factor, so both shrink weights
 #: equally per step.
@@ -157,7 +159,7 @@ class Trainer:
 
     # --- training ---------------------------------------------------------------------------------
 
-    def run(self, writer: SummaryWriter, stop: StopRequest) -> None:
+    def run(self, writer: "SummaryWriter", stop: StopRequest) -> None:
         """Train to the last epoch, evaluating and saving after each."""
         with progress(total=self.settings.epochs, initial=self.epoch, unit="epoch", desc="training") as bar:
             while self.epoch < self.settings.epochs:
@@ -338,7 +340,7 @@ class Trainer:
         """Whether training reads the latents of a source."""
         return (source, AS_IT_IS) in self.latents
 
-    def log(self, writer: SummaryWriter, loss: float, val: dict[str, dict[str, Any]]) -> None:
+    def log(self, writer: "SummaryWriter", loss: float, val: dict[str, dict[str, Any]]) -> None:
         """Show an epoch in TensorBoard; what is not defined (a constant parameter's R²) is left out."""
         values = {"train/loss": loss, "train/learning_rate": self.optimizers["adamw"].param_groups[0]["lr"]}
         for name, metrics in val.items():
@@ -488,7 +490,8 @@ def main() -> None:
         print(describe_data(config.data))
         table = read_table(config, fingerprint)
         check_table(table)
-        trainer = Trainer(config, engine, table, digests | {"the faces": table.digest})
+        of_table = {"the faces": table.digest, "the precision of the latents": str(table.meta.get("precision"))}
+        trainer = Trainer(config, engine, table, digests | of_table)
         if found:
             trainer.resume(found)
             print(f"Going on from {found.path}: epoch {trainer.epoch + 1}.")

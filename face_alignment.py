@@ -25,7 +25,6 @@ import torch
 
 from datasets.alignment_record import STATUSES, Job, Outcome, Record, Row, files_of
 from models.faces import Faces
-from models.mtcnn import FaceDetector
 from utils.alignment import alignment_transform, warp
 from utils.errors import Interrupted, UserError, run_script
 from utils.files import is_refused_name, lock_folder, sweep_temporaries
@@ -78,6 +77,8 @@ class Aligner:
     """A detector that aligns pictures as the settings say."""
 
     def __init__(self, settings: Settings) -> None:
+        from models.mtcnn import FaceDetector  # here: torchvision takes seconds to import, and workers do the work
+
         self.settings = settings
         self.detector = FaceDetector().to(settings.device)
 
@@ -253,7 +254,7 @@ def align_all(todo: list[Job], record: Record, options: argparse.Namespace) -> G
     by_file = {job.file: job for job in todo}
     length = _CHUNK[options.device]
     chunks = [todo[i : i + length] for i in range(0, len(todo), length)]
-    workers = options.workers if len(todo) >= _WORTH_PROCESSES else 1
+    workers = options.workers if options.workers > 1 and len(todo) >= _WORTH_PROCESSES else 0
     results = map_unordered(align_chunk, chunks, workers=workers, initializer=start_worker, arguments=(settings,))
     saved = time.monotonic()
     try:

@@ -15,15 +15,13 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.tensorboard import SummaryWriter
-from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from datasets.pictures import Batch, Pictures, epoch_order
@@ -38,11 +36,15 @@ from utils.errors import UserError, run_script
 from utils.files import write_json
 from utils.metrics import psnr
 from utils.muon import Muon
+from utils.pictures import as_uint8, grid
 from utils.progress import progress
 from utils.run import Checkpoint, Run
 from utils.schedule import cosine_decay
 from utils.stop import StopRequest
 from utils.workers import decode_workers
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 #: Epoch number used to seed validation noise; never reached by training.
 _VALIDATION_EPOCH = 2**31 - 1
@@ -355,7 +357,7 @@ class Trainer:
         tqdm.write(f"epoch {self.epoch}: val {line}")
 
     @torch.inference_mode()
-    def show_pictures(self, writer: SummaryWriter) -> None:
+    def show_pictures(self, writer: "SummaryWriter") -> None:
         """Inputs above their reconstructions, and faces drawn from the fitted prior, for TensorBoard."""
         self.model.eval()
         device = self.engine.device
@@ -372,7 +374,8 @@ class Trainer:
             ("input_and_reconstruction", pairs, len(pictures)),
             ("samples_from_prior", drawn, _DRAWN // 2),
         ):
-            writer.add_image(name, make_grid(shown.float(), nrow=columns, padding=0), self.steps_done)
+            sheet = grid(as_uint8(shown.float().permute(0, 2, 3, 1).cpu().numpy()), columns)
+            writer.add_image(name, sheet, self.steps_done, dataformats="HWC")
 
 
 def build_optimizer(model: nn.Module, settings: VAEConfig) -> torch.optim.Optimizer:

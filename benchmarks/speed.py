@@ -224,6 +224,7 @@ def rate_of_extraction(bench: Bench, source: Source, config: Config, stop: StopR
     """Faces per second of extract_latentvec.py, on a CPU, from PNG files."""
     cpu = bench.engine._replace(device=torch.device("cpu"))
     extractor, folder = Extractor(config, cpu), _TimedFolder(bench.folder / "latents")
+    extractor.compute_in(config.latents.precision)
     pictures = Pictures({"images": source}, size=config.data.image_size, cache=None, workers=0)
     extractor.encode_set(LatentSet("images", AS_IT_IS, "speed"), pictures, folder, stop)
     return folder.array.rate()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets.labels import Labels, read_labels, read_splits
-from datasets.sources import Source, content_digest
+from datasets.sources import Source
 from games.parameters import Parameter, read_parameters
 from games.writer import read_manifest
 from utils.alignment import MISALIGNMENT_SPREAD
@@ -30,6 +30,9 @@ from utils.pictures import printable
 
 #: How pictures are shown to the encoder: as they are, moved by a small misalignment, mirrored.
 AS_IT_IS, MOVED, MIRRORED = "", "_moved", "_mirrored"
+
+#: In which precision the encoder may compute.
+PRECISIONS = ("bf16", "fp32")
 
 
 class LatentSet(NamedTuple):
@@ -49,19 +52,19 @@ def views_of(settings: LatentsConfig) -> list[str]:
     return [AS_IT_IS] + [MOVED] * settings.moved + [MIRRORED] * settings.mirrored
 
 
-def plan(sources: dict[str, Source], trained: Config, config: Config, fingerprint: str) -> list[LatentSet]:
+def plan(digests: dict[str, str], trained: Config, settings: LatentsConfig, fingerprint: str) -> list[LatentSet]:
     """Every latent set that a configuration asks for.
 
     Args:
-        sources: of `datasets.sources.labelled_sources`.
+        digests: source → `datasets.sources.content_digest` of its pictures.
         trained: the configuration that the encoder was trained with.
-        config: today's; [latents] says which views, in which precision.
+        settings: which views, in which precision; that is one of `PRECISIONS`.
         fingerprint: of the encoder.
     """
     sets = []
-    for source, pictures in sources.items():
-        made_of = [fingerprint, trained.data.image_size, config.latents.precision, content_digest(pictures)]
-        for view in views_of(config.latents):
+    for source, digest in digests.items():
+        made_of = [fingerprint, trained.data.image_size, settings.precision, digest]
+        for view in views_of(settings):
             spread = MISALIGNMENT_SPREAD if view == MOVED else None
             sets.append(LatentSet(source, view, json.dumps([*made_of, spread])))
     return sets
@@ -86,6 +89,13 @@ class LatentFolder:
             return None
         whole = all(self._file(latents.name, suffix).exists() for suffix in ("npy", "txt"))
         return note if whole else None
+
+    def has_begun(self, latents: LatentSet) -> bool:
+        """Whether a set is whole, or some of its faces are encoded."""
+        if self.note_of(latents) is not None:
+            return True
+        part = read_json(self._file(f"{latents.name}.rank0.npy.part", "json")) or {}
+        return part.get("key", "").startswith(json.dumps([latents.key])[:-1])  # the numbers of its faces follow
 
     def start(self, sets: list[LatentSet]) -> None:
         """Forget what is to be made anew: until all sets are whole, nothing may take these latents for finished."""
@@ -247,6 +257,7 @@ def read_table(config: Config, fingerprint: str) -> LatentTable:
     root, folder = Path(config.data.root), LatentFolder(config.run_folder / "latents")
     meta = folder.read_meta(fingerprint)
     _refuse_other_faces(folder.folder, root, meta)
+    _refuse_other_precision(folder.folder, config.latents.precision, meta)
     for view in views_of(config.latents)[1:]:
         if not meta.get(view[1:]):
             raise UserError(
@@ -358,6 +369,14 @@ def _refuse_other_faces(folder: Path, root: Path, meta: dict[str, Any]) -> None:
         f"the latents in {folder} were made of other faces than {root} holds now: the creator's "
         f"{', '.join(changed)} differ ({was} then, {now} now); run extract_latentvec.py again"
     )
+
+
+def _refuse_other_precision(folder: Path, asked: str, meta: dict[str, Any]) -> None:
+    if asked not in ("auto", meta.get("precision")):
+        raise UserError(
+            f"the latents in {folder} were made in {meta.get('precision')}, and latents.precision is {asked!r}; "
+            "run extract_latentvec.py again, or use auto"
+        )
 
 
 def _report_unmatched(pictures: list[str], labels: list[str], config: Config) -> None:

@@ -67,8 +67,7 @@ def write_data_set(output: Path, wanted: DataSet, *, workers: int = 1, game: Emb
     Args:
         output: folder to write to.
         wanted: what the data set holds.
-        workers: processes; with one, everything happens in this process. The files are the same however many there are,
-            if this process's BLAS uses one thread (OMP_NUM_THREADS=1), as a worker's does.
+        workers: processes that render; with 0 there is one, too. The files are the same however many there are.
         game: the default game if None.
 
     Raises:
@@ -201,8 +200,9 @@ def _write_pictures(
     landmarks = np.empty((wanted.count, 68, 2))
     blocks = [range(first, min(first + _BLOCK, wanted.count)) for first in range(0, wanted.count, _BLOCK)]
 
+    # Not in this process: its BLAS may use several threads, which round otherwise than one.
     job = _Job(output, wanted, game)
-    written = map_unordered(_write_block, blocks, workers=workers, initializer=_start, arguments=(job,))
+    written = map_unordered(_write_block, blocks, workers=max(1, workers), initializer=_start, arguments=(job,))
     with progress(total=wanted.count, desc=f"writing {output}", unit="face", smoothing=0.05) as bar:
         for block, parameters, points in written:
             labels[block.start : block.stop] = parameters

@@ -168,7 +168,6 @@ def test_several_runs_measure_the_people_of_as_many_folds(smoke, photos, measure
     assert "--run" in error_of(run_here(*command[:-1], cwd=smoke, check=False))
 
 
-<<<<<<< ours
 def test_tables_of_people_that_are_something_else_are_refused(tmp_path):
     table = tmp_path / "landmarks.csv"
     table.write_text("name,person\na.png,somebody\n")
@@ -182,7 +181,8 @@ def test_tables_of_people_that_are_something_else_are_refused(tmp_path):
         read_frames(tmp_path)
     with pytest.raises(UserError, match="cannot read"):
         read_people(tmp_path / "nowhere.csv")
-=======
+
+
 def test_photos_are_searched_in_four_turns(photos, tmp_path):
     command = ("-m", "benchmarks.alignment", "--photos", photos, "--turned", "--frame")
     rows = run_here(*command, 0, "--people", 2, cwd=tmp_path).stdout.splitlines()[-4:]
@@ -190,7 +190,6 @@ def test_photos_are_searched_in_four_turns(photos, tmp_path):
         [f" {angle}° ", " 2 ", " 0 ", " 0 ", " 0 "] for angle in (0, 90, 180, 270)
     ]
     assert "choose a lower number" in error_of(run_here(*command, 1, cwd=tmp_path, check=False))
->>>>>>> theirs
 
 
 def test_aligned_photos_are_also_read_directly(smoke, photos, aligned, measured):

@@ -250,7 +250,7 @@ def test_free_settings_are_those_that_cannot_change_what_is_learned():
         *("run.name", "run.folder", "run.device", "run.precision", "run.threads", "run.compile"),
         *("data.root", "data.folders", "data.photos", "data.creator_count", "data.creator_seed"),
         *("data.workers", "data.cache", "data.max_unreadable"),
-        *("vae.epochs", "vae.checkpoint_minutes", "latents.batch_size", "f2p.epochs"),
+        *("vae.epochs", "vae.checkpoint_minutes", "latents.batch_size", "latents.precision", "f2p.epochs"),
     }
 
 

@@ -25,6 +25,12 @@ def test_auto_takes_bf16_where_the_device_has_it(monkeypatch, has_bf16, dtype):
     assert choose_dtype("auto", CPU) is dtype
 
 
+@pytest.mark.parametrize("capability, dtype", [((7, 5), torch.float32), ((8, 0), torch.bfloat16)])
+def test_auto_does_not_take_bf16_that_a_gpu_emulates(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert choose_dtype("auto", torch.device("cuda")) is dtype
+
+
 def test_half_precision_needs_a_gpu():
     with pytest.raises(UserError, match='run.precision is "fp16", which needs a GPU'):
         choose_dtype("fp16", CPU)

@@ -201,9 +201,9 @@ def test_every_thread_is_prepared_once():
     assert len(set(prepared)) == len(prepared)
 
 
-def test_one_worker_works_in_this_process():
+def test_without_workers_this_process_works():
     prepared = []
-    results = map_unordered(str, [1, 2, 3], workers=1, initializer=prepared.append, arguments=("ready",))
+    results = map_unordered(str, [1, 2, 3], workers=0, initializer=prepared.append, arguments=("ready",))
     assert list(results) == ["1", "2", "3"]
     assert prepared == ["ready"]
 

@@ -23,7 +23,7 @@ from games.parameters import (
 from games.relief import head, sliders
 from games.sheets import contact_sheet, random_grid
 from games.writer import DataSet, manifest_version, name_of, read_manifest, write_data_set
-from tests.helpers import ROOT, environment, error_of, run_command
+from tests.helpers import ROOT, command_of, environment, error_of, run_command
 from utils.alignment import TEMPLATE, alignment_transform, five_points, transform_points
 from utils.errors import UserError
 from utils.pictures import read_rgb
@@ -514,6 +514,16 @@ def test_draws():
 
 def files_of(folder):
     return sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+
+
+def test_threads_of_blas_change_no_picture(tmp_path):
+    """Two threads round otherwise than one: some pictures differed where this process rendered, not workers."""
+    write = ("-m", "games", "write", "--size", 64, "--count", 33, "--no-variants")
+    for workers in (0, 2):
+        command = command_of(*write, "--output", f"with_{workers}", "--workers", workers)
+        subprocess.run(command, cwd=tmp_path, env=environment() | {"OMP_NUM_THREADS": "2"}, check=True)
+    for picture in sorted((tmp_path / "with_0" / "images").iterdir()):
+        assert picture.read_bytes() == (tmp_path / "with_2" / "images" / picture.name).read_bytes(), picture.name
 
 
 def test_written_data_set_is_the_same_however_it_is_written(game, tmp_path):

@@ -17,7 +17,7 @@ from datasets.latents import (
     read_table,
     views_of,
 )
-from datasets.sources import Source, labelled_sources
+from datasets.sources import Source, content_digest, labelled_sources
 from extract_latentvec import view_of
 from tests.helpers import plain_picture
 from utils.alignment import move_pictures, random_misalignments
@@ -96,7 +96,8 @@ def pictures(tmp_path):
 
 def planned(config: Config, fingerprint: str = FINGERPRINT) -> dict[str, str]:
     """Name → what it is made of, of every set that is wanted."""
-    sets = plan(labelled_sources(config.data), config, config, fingerprint)
+    digests = {name: content_digest(source) for name, source in labelled_sources(config.data).items()}
+    sets = plan(digests, config, config.latents, fingerprint)
     return {latents.name: latents.key for latents in sets}
 
 
@@ -171,6 +172,15 @@ def test_a_set_is_there_where_it_is_whole_and_made_of_the_same(folder):
     assert folder.note_of(SET._replace(key="made of something else")) is None
     (folder.folder / "images.npy").unlink()
     assert folder.note_of(SET) is None
+
+
+def test_a_set_has_begun_where_it_is_whole_or_some_of_its_faces_are_encoded(folder):
+    other = SET._replace(key="made of this and that")
+    assert not folder.has_begun(SET)
+    folder.shard(SET, DIM, rank=0, faces=range(3)).commit({})
+    assert folder.has_begun(SET) and not folder.has_begun(other)
+    write_set(folder, other, ["n0"], 0)
+    assert folder.has_begun(other) and not folder.has_begun(SET)
 
 
 def test_until_all_sets_are_whole_nothing_takes_the_latents_for_finished(folder):

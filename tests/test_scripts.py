@@ -265,6 +265,31 @@ def test_stage_2_of_labels_that_were_replaced_is_refused_by_name(copy, replace, 
     assert told in error_of(run_here("f2p_trainer.py", *settings, cwd=copy, check=False))
 
 
+def test_latents_that_are_there_decide_their_precision_on_another_machine(copy, monkeypatch):
+    """Those of configs/smoke.toml are fp32. This machine is made one whose hardware has bf16."""
+    folder, auto = copy / "runs" / "smoke" / "latents", (*SMOKE, *setting("latents.precision=auto"))
+    monkeypatch.setattr("utils.device._cpu_has_bf16", lambda: True)
+    assert "is finished" in run_here("extract_latentvec.py", *auto, cwd=copy).stdout
+
+    # What is missing is made as the others are.
+    before = (folder / "images_moved.npy").read_bytes()
+    (folder / "images_moved.json").unlink()
+    told = run_here("extract_latentvec.py", *auto, cwd=copy).stdout
+    assert "were made in fp32, so all are, though bf16 is faster here" in told
+    assert (folder / "images_moved.npy").read_bytes() == before
+    assert json.loads((folder / "meta.json").read_text())["precision"] == "fp32"
+
+    # Made anew they are as this machine makes them, and stage 2 takes them for no others.
+    run_here("extract_latentvec.py", *auto, "--restart", cwd=copy)
+    assert (folder / "images_moved.npy").read_bytes() != before
+    assert json.loads((folder / "meta.json").read_text())["precision"] == "bf16"
+    more = setting("f2p.epochs=4")
+    told = error_of(run_here("f2p_trainer.py", *auto, *more, cwd=copy, check=False))
+    assert "the precision of the latents is not what it was" in told
+    told = error_of(run_here("f2p_trainer.py", *SMOKE, *more, cwd=copy, check=False))
+    assert "were made in bf16, and latents.precision is 'fp32'" in told
+
+
 def test_faces_that_were_replaced_are_encoded_anew(copy):
     first, second = sorted((copy / "data" / "smoke" / "images").iterdir())[:2]
     first.write_bytes(second.read_bytes())

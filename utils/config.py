@@ -134,7 +134,12 @@ class LatentsConfig:
     """Between the stages: which latents are made of the faces."""
 
     batch_size: int = setting(64, "faces per step", low=1, free=True)
-    precision: str = setting("bf16", "of the encoder", choices=("fp32", "bf16"))
+    precision: str = setting(
+        "auto",
+        "of the encoder; auto: that of the latents which are there, else bf16 where the device has it in hardware",
+        choices=("auto", "fp32", "bf16"),
+        free=True,
+    )
     moved: bool = setting(
         True,
         "every face is also encoded turned, scaled and shifted a little: stage 2 learns to detect misalignment from "

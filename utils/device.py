@@ -89,7 +89,7 @@ def start_engine(run: RunConfig) -> Engine:
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The dtype of "auto", "fp32", "bf16" or "fp16" on a device. Raises UserError for what it cannot do."""
     if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
+        fast = _gpu_has_bf16(device) if device.type == "cuda" else _cpu_has_bf16()
         return torch.bfloat16 if fast else torch.float32
     if precision == "fp16" and device.type == "cpu":
         raise UserError('run.precision is "fp16", which needs a GPU; on a CPU use "bf16" or "fp32"')
@@ -140,6 +140,11 @@ def _choose_device(wanted: str, local_rank: int) -> torch.device:
         raise UserError(f"LOCAL_RANK is {local_rank}, but {count} GPUs are here; start at most {count} processes")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
+
+
+def _gpu_has_bf16(device: torch.device) -> bool:
+    # torch.cuda.is_bf16_supported() also says so of older ones, which emulate it.
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _cpu_has_bf16() -> bool:

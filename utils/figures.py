@@ -1,17 +1,14 @@
 """Figures that a person reads."""
 
 import io
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib
+import numpy as np
+from PIL import Image
 
-matplotlib.use("Agg")  # no window, wherever this runs
-
-import numpy as np  # noqa: E402
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from PIL import Image  # noqa: E402
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLOURS = ("#4878a8", "#e08a3c", "#5a9e5a", "#b55a5a", "#8a6fb0", "#8c7058", "#c27ba0", "#7f7f7f")
 
@@ -39,7 +36,7 @@ def recovery_report(recovery: Recovery, title: str) -> np.ndarray:
     colours = [of_group[group] for group in groups]
 
     height = max(8, 0.19 * len(names) + 2)
-    figure = plt.figure(figsize=(15, height), dpi=90)
+    figure = _new_figure(15, height, dpi=90)
     columns = figure.add_gridspec(
         6, 3, left=0.17, right=0.98, top=0.94, bottom=0.05, wspace=0.3, hspace=0.55, width_ratios=(2.2, 1, 1)
     )
@@ -59,7 +56,7 @@ def recovery_report(recovery: Recovery, title: str) -> np.ndarray:
     return _as_array(figure)
 
 
-def _draw_bars(axes: Axes, recovery: Recovery, *, order: list[int], colours: list[str]) -> None:
+def _draw_bars(axes: "Axes", recovery: Recovery, *, order: list[int], colours: list[str]) -> None:
     names = recovery.names
     r2, ridge = (
         np.array([metrics["parameters"][names[i]]["r2"] for i in order])
@@ -80,7 +77,7 @@ def _draw_bars(axes: Axes, recovery: Recovery, *, order: list[int], colours: lis
     axes.legend(loc="lower left", fontsize=8)
 
 
-def _draw_scatter(axes: Axes, recovery: Recovery, *, parameter: int, colour: str) -> None:
+def _draw_scatter(axes: "Axes", recovery: Recovery, *, parameter: int, colour: str) -> None:
     name = recovery.names[parameter]
     truth, predicted = recovery.truth[:1000, parameter], recovery.predicted[:1000, parameter]
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
@@ -108,7 +105,7 @@ def side_by_side(rows: list[list[tuple[str, np.ndarray]]]) -> np.ndarray:
     widths = [[picture.shape[1] * height / picture.shape[0] for _, picture in row] for row in rows]
     total_width = max(sum(row) + gap * len(row) for row in widths) + 10
     total_height = len(rows) * (height + caption_height)
-    figure = plt.figure(figsize=(total_width / 100, total_height / 100), dpi=100)
+    figure = _new_figure(total_width / 100, total_height / 100, dpi=100)
 
     for r, row in enumerate(rows):
         x = 5.0
@@ -123,9 +120,15 @@ def side_by_side(rows: list[list[tuple[str, np.ndarray]]]) -> np.ndarray:
     return _as_array(figure)
 
 
-def _as_array(figure: Figure) -> np.ndarray:
+def _new_figure(width: float, height: float, *, dpi: int) -> "Figure":
+    """An empty figure of a size in inches. It has no window, wherever this runs: pyplot knows nothing of it."""
+    from matplotlib.figure import Figure  # here, as it takes long to import and is needed at a script's end
+
+    return Figure(figsize=(width, height), dpi=dpi)
+
+
+def _as_array(figure: "Figure") -> np.ndarray:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    plt.close(figure)
     buffer.seek(0)
     return np.array(Image.open(buffer).convert("RGB"))

@@ -44,10 +44,10 @@ def map_unordered(
     Only a few tasks wait at a time, so `tasks` may be long.
 
     Args:
-        workers: processes; with one or none everything happens in this process.
+        workers: processes of one thread each; with 0 everything happens in this process.
         initializer: called with `arguments` once in each process that works.
     """
-    if workers <= 1:
+    if workers <= 0:
         initializer(*arguments)
         yield from map(function, tasks)
         return
