@@ -84,8 +84,7 @@ class Renderer:
     def landmarks(self, parameters: np.ndarray, looks: Sequence[Look]) -> np.ndarray:
         """The (B, 68, 2) float64 landmarks that `render` gives, without the pictures; one look per character."""
         positions = self._positions(parameters, [(look,) for look in looks])
-        views = [look_at(self._rig, p, look, size=self.size) for p, look in zip(positions, looks, strict=True)]
-        return np.array([points for _, points in views]).reshape(-1, 68, 2)
+        return look_at(self._rig, positions, looks, size=self.size)[1]
 
     def _positions(self, parameters: np.ndarray, looks: Sequence[Sequence[Look]]) -> np.ndarray:
         """(B·L, V, 3) positions of the coarse heads, expressions included."""
@@ -123,16 +122,15 @@ class Renderer:
         """
         positions = self._positions(parameters, looks)
         flat = [look for of_face in looks for look in of_face]
+        views, points = look_at(self._rig, positions, flat, size=self.size)
         pictures = np.empty((len(flat), self.size, self.size, 3), np.uint8)
-        points = np.empty((len(flat), 68, 2))
-        for i, (of_face, look) in enumerate(zip(positions, flat, strict=True)):
-            pictures[i], points[i] = self._picture(of_face, look)
+        for picture, *shown in zip(pictures, positions, flat, views, strict=True):
+            picture[:] = self._picture(*shown)
         shape = (len(looks), len(flat) // max(1, len(looks)))
         return pictures.reshape(*shape, *pictures.shape[1:]), points.reshape(*shape, 68, 2)
 
-    def _picture(self, positions: np.ndarray, look: Look) -> tuple[np.ndarray, np.ndarray]:
-        """One picture (S, S, 3) uint8 and its landmarks (68, 2)."""
-        view, landmarks = look_at(self._rig, positions, look, size=self.size)
+    def _picture(self, positions: np.ndarray, look: Look, view: View) -> np.ndarray:
+        """One picture (S, S, 3) uint8 of a coarse head (V, 3)."""
         drawn = self._rig.drawn(positions)
         turned = view.turned(drawn)
         lighting = Lighting.of(look, ShadowMap.cast(turned[: len(positions)], look, self._rig))
@@ -168,7 +166,7 @@ class Renderer:
         if look.photo_seed is not None:
             anchors = self._rig.landmarks.fixed(turned[: len(positions)])
             camera.put_before(picture, look, view=view, landmarks=anchors)
-        return camera.develop(picture, look), landmarks
+        return camera.develop(picture, look)
 
     # --- the head ---------------------------------------------------------------------------------
 
