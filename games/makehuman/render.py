@@ -25,7 +25,7 @@ from games.makehuman.view import View, look_at
 _SUBDIVIDED_FROM = 256  #: pixels
 _EVEN_DEPTH = 0.08  #: decimetres between the samples of a pixel that is shaded once
 _LEAST_FACING = -0.15  #: cards that turn further away are behind the head or behind others
-_NOTHING, _COVERED = -1, -2  #: instead of a triangle: the background, and what lies over the head
+_NOTHING, _COVERED = -1, -2  #: instead of a triangle: the background, and from −2 down what lies over the head
 _PRESSED = 0.35  #: decimetres
 _HAT = "hat"
 _STRAND = 100  #: of the strand texture, above which there is a strand
@@ -61,6 +61,10 @@ class _Layer(NamedTuple):
     triangles: Triangles
     fragments: Fragments
 
+    def shown(self, owner: np.ndarray, *, mark: int) -> "_Layer":
+        """The layer without what another lies over: `owner` (R·R,) has its mark where it is seen."""
+        return self._replace(fragments=self.fragments.kept(np.flatnonzero(owner.take(self.fragments.sample) == mark)))
+
 
 class Renderer:
     """Renders aligned pictures of `size`×`size` pixels, anti-aliased by `supersample`² samples per pixel."""
@@ -68,6 +72,7 @@ class Renderer:
     def __init__(self, size: int = 256, supersample: int = 2) -> None:
         self.size, self.supersample = size, supersample
         self._resolution = size * supersample
+        self._pixel_of_sample = self._spread(np.arange(size**2).reshape(size, size)).ravel()
         self._rig = Rig(subdivided=size >= _SUBDIVIDED_FROM)
         surface = self._rig.surface
         height = max(128, size * supersample)
@@ -139,34 +144,43 @@ class Renderer:
         depth = np.full(self._resolution**2, np.inf, np.float32)
         head, owner = self._seen_head(view, turned, depth)
         layers = [self._seen_layer(cards, colour, view, positions, depth) for cards, colour in self._layers_of(look)]
-        for layer in layers:
-            owner[layer.fragments.sample] = _COVERED
+        for i, layer in enumerate(layers):
+            owner[layer.fragments.sample] = _COVERED - i
+        layers = [layer.shown(owner, mark=_COVERED - i) for i, layer in enumerate(layers)]
 
         # Shade it. A pixel that shows one piece of skin and nothing over it is shaded once.
-        canvas = camera.background(self._resolution, look)
         whole = self._whole_pixels(owner, depth, self._rig.surface.kind[head.which])
         rows, columns = np.nonzero(whole)
         apart = np.flatnonzero((owner >= 0) & ~self._spread(whole).ravel())
-        colours = self._shade_head(
+        of_head = self._shade_head(
             self._head_samples(head, owner, rows, columns, apart),
             view=view,
             drawn=drawn,
             turned=turned,
             lighting=lighting,
         )
-        _put(canvas, apart, colours[:, len(rows) :])
-        for layer in layers:
-            _put(canvas, layer.fragments.sample, self._shade_layer(layer, view, lighting))
+        colours = [of_head, *(self._shade_layer(layer, view, lighting) for layer in layers)]
+        display = np.sqrt(np.clip(np.concatenate(colours, axis=1), 0, 1))
 
-        # Develop the samples into the picture.
-        display = np.sqrt(np.clip(canvas, 0, 1, out=canvas), out=canvas)
-        small = np.stack([cv2.resize(p, (self.size, self.size), interpolation=cv2.INTER_AREA) for p in display])
-        _put(small, rows * self.size + columns, np.sqrt(np.clip(colours[:, : len(rows)], 0, 1)))
-        picture = cv2.merge(list(small))
+        # Lay it over the background.
+        planes = camera.background(self.size, look, supersample=self.supersample)
+        samples = np.concatenate([apart, *(layer.fragments.sample for layer in layers)])
+        self._lay(planes, samples, display[:, len(rows) :])
+        _put(planes, rows * self.size + columns, display[:, : len(rows)])
+        picture = cv2.merge(list(planes))
         if look.photo_seed is not None:
             anchors = self._rig.landmarks.fixed(turned[: len(positions)])
             camera.put_before(picture, look, view=view, landmarks=anchors)
         return camera.develop(picture, look)
+
+    def _lay(self, planes: np.ndarray, samples: np.ndarray, colours: np.ndarray) -> None:
+        """Lay samples (N,) with colours (3, N) over a picture (3, S, S), in place: a pixel is the mean of its samples."""
+        pixels, count = self._pixel_of_sample.take(samples), self.size**2
+        share = np.float32(1 / self.supersample**2)
+        free = 1 - np.bincount(pixels, minlength=count).astype(np.float32) * share
+        for plane, colour in zip(planes.reshape(3, -1), colours * share, strict=True):
+            plane *= free
+            plane += np.bincount(pixels, colour, count)
 
     # --- the head ---------------------------------------------------------------------------------
 
@@ -206,7 +220,7 @@ class Renderer:
     def _whole_pixels(self, owner: np.ndarray, depth: np.ndarray, kind: np.ndarray) -> np.ndarray:
         """(S, S) bool: pixels all of whose samples show skin of about the same depth."""
         step = self.supersample
-        is_skin = np.append(kind == SKIN, (False, False)).take(owner, mode="wrap").reshape(self._resolution, -1)
+        is_skin = np.append(kind == SKIN, False).take(np.maximum(owner, _NOTHING)).reshape(self._resolution, -1)
         depth = depth.reshape(self._resolution, -1)
         parts = [np.s_[i::step, j::step] for i in range(step) for j in range(step)]
         near, far, whole = depth[parts[0]], depth[parts[0]], is_skin[parts[0]]
