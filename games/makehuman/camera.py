@@ -83,7 +83,7 @@ def _draw_glasses(display: np.ndarray, rng: np.random.Generator, *, view: View, 
 
     # A lens takes a little light and mirrors a little.
     shine = rng.uniform(0.0, 0.16)
-    pixels = [np.round(view.pixels(line) * 8).astype(np.int32) for line in lines]
+    pixels = [np.round(view.pixels(line.T).T * 8).astype(np.int32) for line in lines]
     for rim in pixels[:2]:
         lens = np.zeros(display.shape[:2], np.float32)
         cv2.fillPoly(lens, [rim], 1.0, cv2.LINE_AA, 3)

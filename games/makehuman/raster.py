@@ -14,7 +14,7 @@ _SMALLEST = 1e-6  #: twice the area of a triangle that is drawn
 _FAR = np.iinfo(np.int64).max  #: what a depth buffer holds where there is nothing
 _FURTHER = np.float32(16)  #: decimetres that are added to depths, so that none is below 0
 
-#: Which of N places of triangles are there, (N,) bool: numbers of triangles and float32 x and y, (N,) each → (N,) bool.
+#: Which of N places of triangles are there, (N,) bool: numbers of triangles, rows and columns of samples, (N,) each.
 Holes = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -63,13 +63,12 @@ def project(points: np.ndarray, corners: np.ndarray, *, width: int, height: int,
     """Prepare those triangles that a width×height picture may show.
 
     Args:
-        points: (V, 2) float coordinates x, y; a sample's centre is at whole coordinates.
+        points: (2, V) float32 coordinates x, y; a sample's centre is at whole coordinates.
         corners: (T, 3) vertices of the triangles, counter-clockwise to a viewer who sees their front (y downwards).
         both_sides: keep triangles that turn away.
     """
-    px, py = points[:, 0].astype(np.float32), points[:, 1].astype(np.float32)
     columns = np.ascontiguousarray(corners.T)
-    x, y = px.take(columns), py.take(columns)
+    x, y = points[0].take(columns), points[1].take(columns)
     area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])
     seen = (area < -_SMALLEST) | (both_sides & (area > _SMALLEST))
     for place, end in ((x, width), (y, height)):
@@ -90,7 +89,7 @@ def project(points: np.ndarray, corners: np.ndarray, *, width: int, height: int,
     for low, high in ((0, 1), (1, 2), (0, 1)):
         swap = y[low] > y[high]
         x[low], x[high] = np.where(swap, x[high], x[low]), np.where(swap, x[low], x[high])
-        y[low], y[high] = np.where(swap, y[high], y[low]), np.where(swap, y[low], y[high])
+        y[low], y[high] = np.minimum(y[low], y[high]), np.maximum(y[low], y[high])
     return Triangles(which, columns, planes, x, y)
 
 
@@ -173,20 +172,29 @@ class DepthBuffer:
 
     def _draw_between(self, sample: np.ndarray, keys: np.ndarray, holes: Holes, *, first: int) -> None:
         """Draw fragments with holes: where the nearest is a hole, try those behind it, until none is left."""
+        places = np.arange(len(self._nearest))  # samples that may still change
+        nearest = self._nearest.copy()
         while len(sample):
-            nearest = self._nearest.copy()
-            np.minimum.at(nearest, sample, keys)
-            changed = np.flatnonzero(nearest != self._nearest)
-            row, column = np.divmod(changed, self.width)
-            triangle = _number(nearest.take(changed)) - first
-            there = holes(triangle, column.astype(np.float32), row.astype(np.float32))
-            seen, missed = changed[there], changed[~there]
-            self._nearest[seen] = nearest[seen]
+            found = nearest.copy()
+            np.minimum.at(found, sample, keys)
+            changed = np.flatnonzero(found != nearest)
+            found = found.take(changed)
+            there = holes(_number(found) - first, *self.rows_and_columns(places.take(changed)))
+            seen, hole = np.flatnonzero(there), np.flatnonzero(~there)
+            self._nearest[places.take(changed.take(seen))] = found.take(seen)
 
-            behind = np.full(len(nearest), _FAR)
-            behind[missed] = nearest[missed]
+            # Keep the samples of holes, and what lies behind these.
+            missed = changed.take(hole)
+            behind, again = np.full(len(places), _FAR), np.empty(len(places), np.intp)
+            behind[missed], again[missed] = found.take(hole), np.arange(len(missed))
             left = np.flatnonzero(keys > behind.take(sample))
-            sample, keys = sample.take(left), keys.take(left)
+            sample, keys = again.take(sample.take(left)), keys.take(left)
+            places, nearest = places.take(missed), nearest.take(missed)
+
+    def rows_and_columns(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where samples (N,) are, each (N,)."""
+        rows = samples // self.width  # np.divmod is slower
+        return rows, samples - rows * self.width
 
     def owner(self) -> np.ndarray:
         """(H·W,) the number of the triangle that each sample shows, −1 where there is none."""
@@ -206,7 +214,7 @@ def depth_map(points: np.ndarray, depth: np.ndarray, corners: np.ndarray, *, siz
     """(size, size) float32: the nearest depth of each sample, infinite where there is nothing.
 
     Args:
-        points: (V, 2) as for `project`.
+        points: (2, V) as for `project`.
         depth: (V,) distance from the viewer.
         corners: (T, 3) as for `project`.
     """

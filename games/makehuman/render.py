@@ -77,7 +77,7 @@ class Renderer:
         height = max(128, size * supersample)
         self._charts = skin.paint(surface, height=height)
         # One row per attribute of the vertices that does not depend on the face.
-        places = skin.coordinates(surface.rest, height=height).T
+        places = skin.coordinates(surface.rest, height=height)
         occlusion = self._rig.at_drawn(bake_occlusion(self._rig.rest_surface)[:, None]).T
         self._static = np.concatenate([places, occlusion, surface.masks.T]).astype(np.float32)
         self._strand_texture = strand_texture()
@@ -137,12 +137,12 @@ class Renderer:
         """One picture (S, S, 3) uint8 of a coarse head (V, 3)."""
         drawn = self._rig.drawn(positions)
         turned = view.turned(drawn)
-        lighting = Lighting.of(look, ShadowMap.cast(turned[: len(positions)], look, self._rig))
+        lighting = Lighting.of(look, ShadowMap.cast(turned[:, : len(positions)], look, self._rig))
 
         # Find what each sample shows: the head, then what lies over it.
         buffer = DepthBuffer(self._resolution, self._resolution)
         head = self._projected(view, turned, self._rig.surface.solid)
-        buffer.draw(head, -turned[:, 2].astype(np.float32))
+        buffer.draw(head, -turned[2])
         layers = [self._draw_layer(buffer, cards, colour, view, positions) for cards, colour in self._layers_of(look)]
         owner = buffer.owner()
 
@@ -167,7 +167,7 @@ class Renderer:
         _put(planes, rows * self.size + columns, display[:, : len(rows)])
         picture = cv2.merge(list(planes))
         if look.photo_seed is not None:
-            anchors = self._rig.landmarks.fixed(turned[: len(positions)])
+            anchors = self._rig.landmarks.fixed(turned[:, : len(positions)].T)
             camera.put_before(picture, look, view=view, landmarks=anchors)
         return camera.develop(picture, look)
 
@@ -199,7 +199,7 @@ class Renderer:
 
     def _projected(self, view: View, turned: np.ndarray, corners: np.ndarray, *, both_sides: bool = False) -> Triangles:
         """Triangles before the camera, in the coordinates of samples, whose centres are whole."""
-        points = (view.pixels(turned) + 0.5) * self.supersample - 0.5
+        points = (view.pixels(turned) + np.float32(0.5)) * np.float32(self.supersample) - np.float32(0.5)
         return project(points, corners, width=self._resolution, height=self._resolution, both_sides=both_sides)
 
     def _whole_pixels(self, owner: np.ndarray, depth: np.ndarray, kind: np.ndarray) -> np.ndarray:
@@ -224,7 +224,7 @@ class Renderer:
         normals = view.rotation.astype(np.float32) @ self._rig.surface.mesh.normals(drawn).T
         tables = [normals, self._static]
         if lighting.shadow is not None:
-            tables.append(turned.T.astype(np.float32))
+            tables.append(turned)
         values = samples.interpolated(np.concatenate(tables))
         at = Attributes(unit(values[:3]), values[10:], *values[3:10])
 
@@ -288,9 +288,7 @@ class Renderer:
         # Cloth presses down what would reach through it.
         nearer = np.float32(_PRESSED) * (cards.place[:, 2] == SOLID)
         strands = self._strands_of(cards, triangles)
-        return _Layer(
-            cards, colour, triangles, buffer.draw(triangles, -turned[:, 2].astype(np.float32) - nearer, strands)
-        )
+        return _Layer(cards, colour, triangles, buffer.draw(triangles, -turned[2] - nearer, strands))
 
     def _strands_of(self, cards: Cards, triangles: Triangles) -> Holes:
         """Where triangles of cards show a strand; between strands a card is not there."""
@@ -300,12 +298,13 @@ class Renderer:
         across[2] += card * np.float32(7919)
         along = triangles.plane_of(cards.place[:, 1] * np.float32(side))
 
-        def is_there(triangle: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        def is_there(triangle: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+            x, y = column.astype(np.float32), row.astype(np.float32)
             strand = evaluated(across, triangle, x, y).astype(np.intp) % side
             place = np.clip(evaluated(along, triangle, x, y), 0, side - 1).astype(np.intp)
             there = self._strand_texture.ravel().take(strand * side + place) > _STRAND
             of_card = card.take(triangle)
-            return np.where(of_card == VEIL, (x + y) % 2 == 0, there | (of_card == SOLID))
+            return np.where(of_card == VEIL, (row + column) & 1 == 0, there | (of_card == SOLID))
 
         return is_there
 

@@ -27,11 +27,11 @@ class Charts(NamedTuple):
 
 
 def coordinates(rest: np.ndarray, *, height: int) -> np.ndarray:
-    """(V, 2) float32 columns and rows of rest positions (V, 3) in a chart of `height` rows."""
+    """(2, V) float32 columns and rows of rest positions (V, 3) in a chart of `height` rows."""
     angle = np.arctan2(rest[:, 0], rest[:, 2] - _AXIS)
     column = (angle / (2 * np.pi) + 0.5) * 2 * height - 0.5
     row = (_TOP - rest[:, 1]) / (_TOP - _BOTTOM) * height - 0.5
-    return np.stack([column, row], 1).astype(np.float32)
+    return np.stack([column, row]).astype(np.float32)
 
 
 def smoothstep(x: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
@@ -67,8 +67,8 @@ def paint(surface: Surface, *, height: int) -> Charts:
 def _rest_chart(surface: Surface, *, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rest x, y, z, each (H, 2H) float32, of what the chart shows: the outermost skin."""
     corners = surface.solid[surface.kind == SKIN]
-    points = coordinates(surface.rest, height=height).astype(np.float64)
-    across = np.ptp(points[corners, 0], axis=1)
+    points = coordinates(surface.rest, height=height)
+    across = np.ptp(points[0, corners], axis=1)
     corners = corners[across < height]  # not those that the chart's edge cuts
     radius = np.hypot(surface.rest[:, 0], surface.rest[:, 2] - _AXIS)
     seen = project(points, corners, width=2 * height, height=height, both_sides=True)

@@ -24,18 +24,20 @@ class View(NamedTuple):
     transform: np.ndarray  #: (2, 3) from the camera's plane to pixels of the aligned picture
 
     def turned(self, positions: np.ndarray) -> np.ndarray:
-        """(N, 3) positions in the camera's axes about the pivot."""
-        return (positions - self.pivot) @ self.rotation.T
+        """(3, N) float32: positions (N, 3) in the camera's axes about the pivot."""
+        return self.rotation.astype(np.float32) @ (positions - self.pivot.astype(np.float32)).T
 
     def pixels(self, turned: np.ndarray) -> np.ndarray:
-        """(N, 2) float64 pixels of the aligned picture of turned positions (N, 3)."""
-        return transform_points(self.transform, _plane(turned, distance=self.distance))
+        """(2, N) float32 pixels of the aligned picture of turned positions (3, N)."""
+        (a, b, right), (c, d, down) = self.transform.astype(np.float32)
+        x, y = _plane(turned.astype(np.float32, copy=False), distance=np.float32(self.distance))
+        return np.stack([a * x + b * y + right, c * x + d * y + down])
 
 
-def _plane(turned: np.ndarray, *, distance: np.ndarray | float) -> np.ndarray:
-    """(..., N, 2) where the camera's plane shows turned positions (..., N, 3)."""
-    nearness = _SCALE * distance / (distance - turned[..., 2].astype(np.float64))
-    return np.stack([turned[..., 0] * nearness, -turned[..., 1] * nearness], -1)
+def _plane(turned: np.ndarray, *, distance: np.ndarray | np.float32) -> tuple[np.ndarray, np.ndarray]:
+    """x and y, (…, N) each, of turned positions (3, …, N) in the camera's plane, y downwards."""
+    nearness = np.float32(_SCALE) * distance / (distance - turned[2])
+    return turned[0] * nearness, -turned[1] * nearness
 
 
 def look_at(rig: Rig, positions: np.ndarray, looks: Sequence[Look], *, size: int) -> tuple[list[View], np.ndarray]:
@@ -46,7 +48,7 @@ def look_at(rig: Rig, positions: np.ndarray, looks: Sequence[Look], *, size: int
     pivots = eyes + _PIVOT
 
     turned = (positions[:, rig.landmarks.vertices] - pivots[:, None]) @ rotations.swapaxes(1, 2)
-    landmarks = rig.landmarks.seen(_plane(turned, distance=distances[:, None]))
+    landmarks = rig.landmarks.seen(np.stack(_plane(np.moveaxis(turned, -1, 0), distance=distances[:, None]), -1))
     transforms = alignment_transform(five_points(landmarks), size)
     views = [View(*of_face) for of_face in zip(rotations, pivots, distances.tolist(), transforms, strict=True)]
     return views, transform_points(transforms, landmarks)
