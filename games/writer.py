@@ -236,7 +236,7 @@ def _looks(character: Character, *, with_variant: bool) -> tuple[Any, ...]:
 
 
 def _write_png(path: Path, picture: np.ndarray) -> None:
-    _, data = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     with atomic_write(path, sync=False) as file:
         file.write(data.tobytes())
 

@@ -6,22 +6,28 @@ import numpy as np
 from games.makehuman.looks import Look
 from games.makehuman.view import View
 
+_GREY = np.array([0.299, 0.587, 0.114])  #: how bright red, green and blue look
 
-def background(resolution: int, look: Look) -> np.ndarray:
-    """A (3, R, R) float32 background in linear light: a studio's plain one, or something like a place."""
+
+def background(size: int, look: Look, *, supersample: int) -> np.ndarray:
+    """A (3, S, S) float32 display picture of a studio's plain background, or of something like a place.
+
+    supersample: a place has a fourth of the details that so many samples per pixel's side would show.
+    """
     if look.photo_seed is None:
-        rise = np.linspace(0.40, 0.24, resolution, dtype=np.float32)[:, None]
-        return np.array([0.94, 0.97, 1.0], np.float32)[:, None, None] * np.repeat(rise, resolution, 1)
+        rise = np.sqrt(np.linspace(0.40, 0.24, size, dtype=np.float32))[:, None]
+        return np.sqrt(np.array([0.94, 0.97, 1.0], np.float32))[:, None, None] * np.repeat(rise, size, 1)
     rng = np.random.default_rng([look.photo_seed, 1])
 
-    # Blurred fields of colour of several scales, out of focus: a quarter of the resolution holds them.
-    side = max(resolution // 4, 32)
+    # Blurred fields of colour of several scales, out of focus.
+    side = max(size * supersample // 4, 32)
     scene = np.broadcast_to(rng.uniform(0.02, 0.7, 3).astype(np.float32), (side, side, 3)).copy()
     tint = rng.uniform(0.6, 1.4, 3).astype(np.float32)
     for cells in (2, 5, 13):
         noise = rng.standard_normal((cells, cells, 3)).astype(np.float32)
         noise = noise.mean(-1, keepdims=True) * 0.8 + noise * 0.35
-        scene += rng.uniform(0.02, 0.16) * tint * cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
+        noise = noise * tint * np.float32(rng.uniform(0.02, 0.16))
+        scene += cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
 
     # A few hard shapes: walls, windows, lamps.
     for _ in range(rng.integers(0, 7)):
@@ -32,10 +38,14 @@ def background(resolution: int, look: Look) -> np.ndarray:
             cv2.rectangle(scene, corner.tolist(), (corner + extent).tolist(), colour, -1)
         else:
             cv2.circle(scene, corner.tolist(), int(extent[0]) // 2, colour, -1, cv2.LINE_AA)
-    grey = scene.mean(-1, keepdims=True)
-    scene = grey + (scene - grey) * np.float32(rng.uniform(0.15, 0.8))
+    scene = cv2.transform(scene, _saturation(rng.uniform(0.15, 0.8), grey=np.full(3, 1 / 3)))
     scene = cv2.GaussianBlur(np.clip(scene, 0.003, 1), (0, 0), side * rng.uniform(0.01, 0.04))
-    return np.stack(cv2.split(cv2.resize(scene, (resolution, resolution), interpolation=cv2.INTER_LINEAR).clip(0, 1)))
+    return np.sqrt(np.stack(cv2.split(cv2.resize(scene, (size, size), interpolation=cv2.INTER_LINEAR))))
+
+
+def _saturation(factor: float, *, grey: np.ndarray) -> np.ndarray:
+    """(3, 3): moves a colour away from its grey; grey: (3,) the weights of the channels in it."""
+    return factor * np.eye(3) + (1 - factor) * grey
 
 
 def put_before(display: np.ndarray, look: Look, *, view: View, landmarks: np.ndarray) -> None:
@@ -73,7 +83,7 @@ def _draw_glasses(display: np.ndarray, rng: np.random.Generator, *, view: View, 
 
     # A lens takes a little light and mirrors a little.
     shine = rng.uniform(0.0, 0.16)
-    pixels = [np.round(view.pixels(line) * 8).astype(np.int32) for line in lines]
+    pixels = [np.round(view.pixels(line.T).T * 8).astype(np.int32) for line in lines]
     for rim in pixels[:2]:
         lens = np.zeros(display.shape[:2], np.float32)
         cv2.fillPoly(lens, [rim], 1.0, cv2.LINE_AA, 3)
@@ -112,19 +122,21 @@ def develop(display: np.ndarray, look: Look) -> np.ndarray:
     size = display.shape[0]
 
     # Colours and contrast.
-    grey = cv2.cvtColor(display, cv2.COLOR_RGB2GRAY)[..., None]
-    picture = grey + (display - grey) * np.float32(rng.uniform(0.65, 1.25))
-    picture = picture * (1 + 0.04 * rng.standard_normal(3)).astype(np.float32) * np.float32(rng.uniform(0.85, 1.2))
-    picture = cv2.pow(np.clip(picture, 0, 1), rng.uniform(0.8, 1.25))
-    picture = 0.5 + (picture - 0.5) * np.float32(rng.uniform(0.85, 1.15))
+    saturation = _saturation(rng.uniform(0.65, 1.25), grey=_GREY)
+    gain = (1 + 0.04 * rng.standard_normal(3)) * rng.uniform(0.85, 1.2)
+    picture = cv2.transform(display, gain[:, None] * saturation)
+    picture = cv2.pow(np.clip(picture, 0, 1, out=picture), rng.uniform(0.8, 1.25))
+    contrast = rng.uniform(0.85, 1.15)
 
     # Blur, noise and compression.
     if rng.random() < 0.6:
         picture = cv2.GaussianBlur(picture, (0, 0), max(0.05, rng.uniform(0.2, 1.3) * size / 256))
-    noise = rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(0.0, 0.035))
-    result = (np.clip(picture + noise, 0, 1) * 255 + 0.5).astype(np.uint8)
+    noise, strength = rng.standard_normal(picture.shape, np.float32), rng.uniform(0.0, 0.035)
+    middle = 127.5 * (1 - contrast)
+    result = cv2.addWeighted(picture, 255 * contrast, noise, 255 * strength, middle, dtype=cv2.CV_8U)
     if rng.random() < 0.7:
         quality = int(rng.integers(35, 96))
-        _, data = cv2.imencode(".jpg", np.ascontiguousarray(result[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
-        result = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1]
-    return np.ascontiguousarray(result)
+        bgr = cv2.cvtColor(result, cv2.COLOR_RGB2BGR)
+        _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        result = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return result

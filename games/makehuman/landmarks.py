@@ -33,11 +33,18 @@ class Landmarks:
         skin = skin[(head.masks[skin, 3] < 0.2) & (rest[skin, 2] > 0)]
         middle = np.array([0.0, (points[33, 1] + points[51, 1]) / 2])
         offsets = points[:JAW, :2] - middle
-        self._reach = np.linalg.norm(offsets, axis=1)
-        self.rays = offsets / self._reach[:, None]
-        self._candidates = [
-            self._along(rest, skin, point=points[k], middle=middle, ray=self.rays[k]) for k in range(JAW)
+        self.rays = offsets / np.linalg.norm(offsets, axis=1)[:, None]
+        candidates = [self._along(rest, skin, point=points[k], middle=middle, ray=self.rays[k]) for k in range(JAW)]
+
+        # Keep what decides landmarks, and where it is among that; the point itself fills the lists of candidates.
+        self.vertices = np.unique(np.concatenate([self._pairs.ravel(), *candidates]))
+        longest = max(map(len, candidates))
+        filled = [
+            np.append(c, np.repeat(own, longest - len(c)))
+            for c, own in zip(candidates, self._pairs[:JAW, 0], strict=True)
         ]
+        self._decisive_pairs = np.searchsorted(self.vertices, self._pairs)
+        self._candidates = np.searchsorted(self.vertices, filled)
 
     def _along(
         self, rest: np.ndarray, skin: np.ndarray, *, point: np.ndarray, middle: np.ndarray, ray: np.ndarray
@@ -57,16 +64,17 @@ class Landmarks:
         return positions[..., self._pairs, :].mean(-2)
 
     def seen(self, points: np.ndarray) -> np.ndarray:
-        """(68, 2) landmarks of a picture in which the vertices lie at (V, 2), x to the right and y down.
+        """(B, 68, 2) landmarks of pictures in which `vertices` lie at (B, M, 2), x to the right and y down.
 
         A jaw point that the turned head hides moves to the outline, as an annotator would put it.
         """
-        landmarks = self.fixed(points)
-        for k, (candidates, ray) in enumerate(zip(self._candidates, self.rays, strict=True)):
-            if not len(candidates):
-                continue
-            outward = points[candidates] @ np.array([ray[0], -ray[1]])
-            furthest = int(np.argmax(outward))
-            if outward[furthest] > landmarks[k] @ np.array([ray[0], -ray[1]]):
-                landmarks[k] = points[candidates[furthest]]
+        landmarks = points[:, self._decisive_pairs].mean(-2)
+        candidates = points[:, self._candidates]
+        ways = self.rays * (1, -1)
+        outward = (candidates * ways[:, None]).sum(-1)
+        furthest = outward.argmax(-1)[..., None]
+        jaw = landmarks[:, :JAW]
+        hidden = np.take_along_axis(outward, furthest, -1) > (jaw * ways).sum(-1, keepdims=True)
+        outline = np.take_along_axis(candidates, furthest[..., None], 2)[:, :, 0]
+        landmarks[:, :JAW] = np.where(hidden, outline, jaw)
         return landmarks

@@ -33,11 +33,12 @@ def macro_weights(values: Mapping[str, float]) -> dict[str, float]:
             only their ratios count.
     """
     values = NEUTRAL_MACROS | {name: value for name, value in values.items() if name in NEUTRAL_MACROS}
-    genders = {"female": 1 - values["macrodetails/Gender"], "male": values["macrodetails/Gender"]}
-    ages = _age_weights(values["macrodetails/Age"])
-    muscles = _three_weights("muscle", values["macrodetails-universal/Muscle"])
-    masses = _three_weights("weight", values["macrodetails-universal/Weight"])
-    origins = origin_shares(values)
+    male = values["macrodetails/Gender"]
+    genders = _positive({"female": 1 - male, "male": male})
+    ages = _positive(_age_weights(values["macrodetails/Age"]))
+    muscles = _positive(_three_weights("muscle", values["macrodetails-universal/Muscle"]))
+    masses = _positive(_three_weights("weight", values["macrodetails-universal/Weight"]))
+    origins = _positive(origin_shares(values))
 
     weights: dict[str, float] = {}
     for gender, of_gender in genders.items():
@@ -47,7 +48,11 @@ def macro_weights(values: Mapping[str, float]) -> dict[str, float]:
             for muscle, of_muscle in muscles.items():
                 for mass, of_mass in masses.items():
                     weights[f"universal-{gender}-{age}-{muscle}-{mass}"] = of_gender * of_age * of_muscle * of_mass
-    return {name: weight for name, weight in weights.items() if weight > 0}
+    return weights
+
+
+def _positive(factors: dict[str, float]) -> dict[str, float]:
+    return {name: factor for name, factor in factors.items() if factor > 0}
 
 
 def origin_shares(values: Mapping[str, float]) -> dict[str, float]:
@@ -83,9 +88,9 @@ def target_weights(values: Mapping[str, float]) -> dict[str, float]:
             of the head at its neutral value and is left out.
     """
     weights = macro_weights(values)
-    for name, targets in _targets_by_name().items():
-        value = values.get(name, 0.0)
-        for low, high in targets:
+    table = _targets_by_name()
+    for name, value in values.items():
+        for low, high in table.get(name, ()):
             if value > 0:
                 weights[high] = value
             elif value < 0 and low:

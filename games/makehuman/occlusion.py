@@ -1,5 +1,7 @@
 """Ambient occlusion: how much of the sky each vertex of the neutral head sees. Baked once, it follows the vertices."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from games.makehuman.data import EYE, SKIN
@@ -17,9 +19,9 @@ def bake_occlusion(surface: Surface) -> np.ndarray:
     corners = surface.solid[(surface.kind == SKIN) | (surface.kind == EYE)]
     free, total = np.zeros(len(normals)), np.full(len(normals), 1e-6)
     for direction in sphere(_DIRECTIONS):
-        points, depth = along(surface.rest, direction, size=_SIZE, centre=_CENTRE, extent=_EXTENT)
-        covered = depth_map(points, depth, corners, size=_SIZE)
-        column, row = np.round(points.T).astype(int).clip(0, _SIZE - 1)
+        *points, depth = along(direction, size=_SIZE, centre=_CENTRE, extent=_EXTENT)(surface.rest.T)
+        covered = depth_map(np.array(points), depth, corners, size=_SIZE)
+        column, row = np.round(points).astype(int).clip(0, _SIZE - 1)
         weight = np.maximum(normals @ direction, 0)
         free += weight * (depth < covered[row, column] + _BIAS)
         total += weight
@@ -34,13 +36,23 @@ def sphere(count: int) -> np.ndarray:
     return np.stack([radius * np.cos(turn), z, radius * np.sin(turn)], 1)
 
 
-def along(
-    positions: np.ndarray, direction: np.ndarray, *, size: int, centre: np.ndarray, extent: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (N, 3) as a viewer far off in `direction` sees them: (N, 2) pixels and (N,) depths, smaller nearer."""
+class Projection(NamedTuple):
+    """A viewer far off: what is x and y in pixels, and the depth, of a place."""
+
+    matrix: np.ndarray  #: (3, 3) float32
+    shift: np.ndarray  #: (3, 1) float32
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """(3, N) float32 columns, rows and depths, smaller nearer, of positions (3, N)."""
+        return self.matrix @ positions + self.shift
+
+
+def along(direction: np.ndarray, *, size: int, centre: np.ndarray, extent: float) -> Projection:
+    """How a viewer in a direction (3,) sees positions: in a picture of size² pixels, ±extent around a centre (3,)."""
     side = np.cross((0.02, 1, 0.01), direction)
     side /= np.linalg.norm(side)
     up = np.cross(direction, side)
-    offset = positions - centre
     scale = size / (2 * extent)
-    return np.stack([size / 2 + offset @ side * scale, size / 2 - offset @ up * scale], 1), -(offset @ direction)
+    matrix = np.stack([side * scale, up * -scale, -direction])
+    shift = np.array([size / 2, size / 2, 0]) - matrix @ centre
+    return Projection(matrix.astype(np.float32), shift[:, None].astype(np.float32))

@@ -40,6 +40,11 @@ _MODIFIERS = offered_modifiers()
 NAMES = [modifier.name for modifier in _MODIFIERS]
 MINIMA = np.array([-1.0 if modifier.is_pair else 0.0 for modifier in _MODIFIERS])
 
+# Where the pairs and the head's shapes are among the parameters, and the pairs' deviations.
+_PAIRS = [i for i, m in enumerate(_MODIFIERS) if m.is_pair]
+_SHAPES = [i for i, m in enumerate(_MODIFIERS) if not m.is_pair and not m.is_macro]
+_DEVIATIONS = np.array([DEVIATIONS[_MODIFIERS[i].group] * _TAMED.get(NAMES[i], 1.0) for i in _PAIRS])
+
 
 def game_values(parameters: np.ndarray) -> dict[str, float]:
     """Parameters (P,) in [0, 1] as values of the game's modifiers, tied, by name; the origins are made to sum to 1."""
@@ -80,17 +85,13 @@ def draw(rng: np.random.Generator, distribution: str = "uniform") -> np.ndarray:
     if distribution not in DISTRIBUTIONS:
         raise UserError(f"the distribution is {distribution!r}; it is one of {', '.join(DISTRIBUTIONS)}")
     spread = DISTRIBUTIONS[distribution]
-    values = {}
-    for modifier in _MODIFIERS:
-        if modifier.is_pair:
-            deviation = DEVIATIONS[modifier.group] * _TAMED.get(modifier.name, 1.0) * spread
-            values[modifier.name] = float(np.clip(_truncated_normal(rng) * deviation, -1, 1))
-    shapes = [m.name for m in _MODIFIERS if not m.is_pair and not m.is_macro]
+    values = np.zeros(len(NAMES))
+    values[_PAIRS] = np.clip(_truncated_normal(rng, len(_PAIRS)) * (_DEVIATIONS * spread), -1, 1)
     if rng.random() < _HEAD_SHAPE_SHARE:
-        values[shapes[rng.integers(len(shapes))]] = float(rng.uniform(0, _STRONGEST_HEAD_SHAPE) * spread)
-    values |= _draw_macros(rng)
-    zeros = dict.fromkeys(shapes, 0.0)
-    return from_game_values(zeros | values)
+        values[_SHAPES[rng.integers(len(_SHAPES))]] = rng.uniform(0, _STRONGEST_HEAD_SHAPE) * spread
+    for name, value in _draw_macros(rng).items():
+        values[NAMES.index(name)] = value
+    return ((values - MINIMA) / (1 - MINIMA)).clip(0, 1)
 
 
 def _draw_macros(rng: np.random.Generator) -> dict[str, float]:
@@ -103,11 +104,13 @@ def _draw_macros(rng: np.random.Generator) -> dict[str, float]:
     return {"macrodetails/Gender": float(gender), "macrodetails/Age": age} | origins
 
 
-def _truncated_normal(rng: np.random.Generator) -> float:
-    value = rng.standard_normal()
-    while abs(value) > _TRUNCATION:
-        value = rng.standard_normal()
-    return float(value)
+def _truncated_normal(rng: np.random.Generator, count: int) -> np.ndarray:
+    """(count,) values: what is drawn beyond the truncation is left out, and drawn again."""
+    values = np.empty(0)
+    while len(values) < count:
+        drawn = rng.standard_normal(count - len(values))
+        values = np.append(values, drawn[np.abs(drawn) <= _TRUNCATION])
+    return values
 
 
 def value_of(parameters: np.ndarray, name: str) -> float:

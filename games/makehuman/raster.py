@@ -5,11 +5,17 @@ spans of all triangles are worked on at once. Edges are walked from their upper 
 they belong to, and a span ends before its right edge: neighbours leave no gap and share no sample.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 _SMALLEST = 1e-6  #: twice the area of a triangle that is drawn
+_FAR = np.iinfo(np.int64).max  #: what a depth buffer holds where there is nothing
+_FURTHER = np.float32(16)  #: decimetres that are added to depths, so that none is below 0
+
+#: Which of N places of triangles are there, (N,) bool: numbers of triangles, rows and columns of samples, (N,) each.
+Holes = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 class Triangles(NamedTuple):
@@ -39,11 +45,7 @@ class Fragments(NamedTuple):
 
     sample: np.ndarray  #: (F,) row · width + column
     triangle: np.ndarray  #: (F,) into `Triangles`
-    values: np.ndarray  #: (K, F) float32 values of the K planes; the first is the depth
-
-    def kept(self, index: np.ndarray) -> "Fragments":
-        """The fragments of an index only."""
-        return Fragments(self.sample.take(index), self.triangle.take(index), self.values.take(index, axis=1))
+    value: np.ndarray  #: (F,) float32 values of a plane
 
 
 def evaluated(plane: np.ndarray, triangle: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -61,13 +63,12 @@ def project(points: np.ndarray, corners: np.ndarray, *, width: int, height: int,
     """Prepare those triangles that a width×height picture may show.
 
     Args:
-        points: (V, 2) float coordinates x, y; a sample's centre is at whole coordinates.
+        points: (2, V) float32 coordinates x, y; a sample's centre is at whole coordinates.
         corners: (T, 3) vertices of the triangles, counter-clockwise to a viewer who sees their front (y downwards).
         both_sides: keep triangles that turn away.
     """
-    px, py = points[:, 0].astype(np.float32), points[:, 1].astype(np.float32)
     columns = np.ascontiguousarray(corners.T)
-    x, y = px.take(columns), py.take(columns)
+    x, y = points[0].take(columns), points[1].take(columns)
     area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])
     seen = (area < -_SMALLEST) | (both_sides & (area > _SMALLEST))
     for place, end in ((x, width), (y, height)):
@@ -88,15 +89,15 @@ def project(points: np.ndarray, corners: np.ndarray, *, width: int, height: int,
     for low, high in ((0, 1), (1, 2), (0, 1)):
         swap = y[low] > y[high]
         x[low], x[high] = np.where(swap, x[high], x[low]), np.where(swap, x[low], x[high])
-        y[low], y[high] = np.where(swap, y[high], y[low]), np.where(swap, y[low], y[high])
+        y[low], y[high] = np.minimum(y[low], y[high]), np.maximum(y[low], y[high])
     return Triangles(which, columns, planes, x, y)
 
 
-def cover(triangles: Triangles, planes: np.ndarray, *, width: int, height: int) -> Fragments:
+def cover(triangles: Triangles, plane: np.ndarray, *, width: int, height: int) -> Fragments:
     """The samples of a width×height picture that triangles cover.
 
     Args:
-        planes: (K, 3, T) float32 what is wanted at each sample, as a·x + b·y + c; the depth first, smaller is nearer.
+        plane: (3, T) float32 what is wanted at each sample, as a·x + b·y + c.
     """
     x, y = triangles.x, triangles.y
     top = np.ceil(np.clip(y[0], 0, height)).astype(np.intp)
@@ -114,14 +115,12 @@ def cover(triangles: Triangles, planes: np.ndarray, *, width: int, height: int) 
 
     # One fragment per sample of each span.
     span, column = _counted(right - left, left)
-    across = column.astype(np.float32)
-    values = np.empty((len(planes), len(span)), np.float32)
-    for plane, out in zip(planes, values, strict=True):
-        start = plane[1].take(triangle) * at + plane[2].take(triangle)
-        np.multiply(plane[0].take(triangle).take(span), across, out=out)
-        out += start.take(span)
+    start = plane[1].take(triangle) * at + plane[2].take(triangle)
+    value = plane[0].take(triangle).take(span)
+    value *= column.astype(np.float32)
+    value += start.take(span)
     column += (row * width).take(span)
-    return Fragments(column, triangle.take(span), values)
+    return Fragments(column, triangle.take(span), value)
 
 
 def _slope(x0: np.ndarray, y0: np.ndarray, x1: np.ndarray, y1: np.ndarray) -> np.ndarray:
@@ -139,32 +138,88 @@ def _counted(counts: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndar
     return index, values
 
 
-def nearest(fragments: Fragments, depth: np.ndarray) -> np.ndarray:
-    """Indices of the fragments that their samples show, one for each sample that any of them shows.
+class DepthBuffer:
+    """What each sample of a width×height picture shows: the nearest of all triangles that were drawn.
 
-    Args:
-        depth: (samples,) float32 what is there already (infinite where nothing is); updated. Equals give way.
+    A sample holds one number: the bits of the depth, and below them the triangle's number. Numbers of triangles count
+    on from one drawing to the next. At equal depths the lower number stays.
     """
-    near = np.flatnonzero(fragments.values[0] < depth.take(fragments.sample))
-    sample, value = fragments.sample.take(near), fragments.values[0].take(near)
-    np.minimum.at(depth, sample, value)
-    won = np.flatnonzero(value == depth.take(sample))
-    # Two fragments at the same depth: the first stays.
-    owner = np.full(len(depth), -1, np.intp)
-    owner[sample[won[::-1]]] = near[won[::-1]]
-    return owner[owner >= 0]
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self.count = 0  #: triangles that were drawn
+        self._nearest = np.full(width * height, _FAR)
+
+    def draw(self, triangles: Triangles, depth: np.ndarray, holes: Holes | None = None) -> range:
+        """Draw triangles; returns their numbers.
+
+        Args:
+            depth: (V,) float32 at the vertices, smaller is nearer, above −16.
+            holes: False where triangles, numbered from 0, are not there after all; without it there are no holes.
+        """
+        numbers = range(self.count, self.count + len(triangles.which))
+        self.count = numbers.stop
+        fragments = cover(triangles, triangles.plane_of(depth + _FURTHER), width=self.width, height=self.height)
+        # The bits of floats that are not below 0 are in the order of the floats.
+        keys = np.maximum(fragments.value, 0).view(np.int32).astype(np.int64)
+        keys <<= 32
+        keys |= fragments.triangle + numbers.start
+        if holes is None:
+            np.minimum.at(self._nearest, fragments.sample, keys)
+        else:
+            self._draw_between(fragments.sample, keys, holes, first=numbers.start)
+        return numbers
+
+    def _draw_between(self, sample: np.ndarray, keys: np.ndarray, holes: Holes, *, first: int) -> None:
+        """Draw fragments with holes: where the nearest is a hole, try those behind it, until none is left."""
+        places = np.arange(len(self._nearest))  # samples that may still change
+        nearest = self._nearest.copy()
+        while len(sample):
+            found = nearest.copy()
+            np.minimum.at(found, sample, keys)
+            changed = np.flatnonzero(found != nearest)
+            found = found.take(changed)
+            there = holes(_number(found) - first, *self.rows_and_columns(places.take(changed)))
+            seen, hole = np.flatnonzero(there), np.flatnonzero(~there)
+            self._nearest[places.take(changed.take(seen))] = found.take(seen)
+
+            # Keep the samples of holes, and what lies behind these.
+            missed = changed.take(hole)
+            behind, again = np.full(len(places), _FAR), np.empty(len(places), np.intp)
+            behind[missed], again[missed] = found.take(hole), np.arange(len(missed))
+            left = np.flatnonzero(keys > behind.take(sample))
+            sample, keys = again.take(sample.take(left)), keys.take(left)
+            places, nearest = places.take(missed), nearest.take(missed)
+
+    def rows_and_columns(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where samples (N,) are, each (N,)."""
+        rows = samples // self.width  # np.divmod is slower
+        return rows, samples - rows * self.width
+
+    def owner(self) -> np.ndarray:
+        """(H·W,) the number of the triangle that each sample shows, −1 where there is none."""
+        return _number(self._nearest)
+
+    def depth(self) -> np.ndarray:
+        """(H·W,) float32 the depth there, not a number where there is nothing."""
+        return (self._nearest >> 32).astype(np.int32).view(np.float32) - _FURTHER
+
+
+def _number(keys: np.ndarray) -> np.ndarray:
+    """(N,) the numbers of triangles in what a depth buffer holds, (N,)."""
+    return keys << 32 >> 32
 
 
 def depth_map(points: np.ndarray, depth: np.ndarray, corners: np.ndarray, *, size: int) -> np.ndarray:
     """(size, size) float32: the nearest depth of each sample, infinite where there is nothing.
 
     Args:
-        points: (V, 2) as for `project`.
+        points: (2, V) as for `project`.
         depth: (V,) distance from the viewer.
         corners: (T, 3) as for `project`.
     """
     triangles = project(points, corners, width=size, height=size)
-    fragments = cover(triangles, triangles.plane_of(depth)[None], width=size, height=size)
-    nearest_depth = np.full(size * size, np.inf, np.float32)
-    np.minimum.at(nearest_depth, fragments.sample, fragments.values[0])
-    return nearest_depth.reshape(size, size)
+    fragments = cover(triangles, triangles.plane_of(depth), width=size, height=size)
+    nearest = np.full(size * size, np.inf, np.float32)
+    np.minimum.at(nearest, fragments.sample, fragments.value)
+    return nearest.reshape(size, size)

@@ -16,7 +16,7 @@ from games.makehuman.hair import SOLID, STYLES, VEIL, Cards, grow, hat, joined, 
 from games.makehuman.looks import Look
 from games.makehuman.occlusion import bake_occlusion
 from games.makehuman.parameters import game_values
-from games.makehuman.raster import Fragments, Triangles, cover, evaluated, nearest, project
+from games.makehuman.raster import DepthBuffer, Holes, Triangles, evaluated, project
 from games.makehuman.rig import Rig
 from games.makehuman.shading import Attributes, Lighting, shade_eyes, shade_hair, shade_mouth, shade_skin, unit
 from games.makehuman.shadow import ShadowMap
@@ -25,7 +25,6 @@ from games.makehuman.view import View, look_at
 _SUBDIVIDED_FROM = 256  #: pixels
 _EVEN_DEPTH = 0.08  #: decimetres between the samples of a pixel that is shaded once
 _LEAST_FACING = -0.15  #: cards that turn further away are behind the head or behind others
-_NOTHING, _COVERED = -1, -2  #: instead of a triangle: the background, and what lies over the head
 _PRESSED = 0.35  #: decimetres
 _HAT = "hat"
 _STRAND = 100  #: of the strand texture, above which there is a strand
@@ -54,12 +53,16 @@ class _Samples(NamedTuple):
 
 
 class _Layer(NamedTuple):
-    """Cards before the camera and the samples that show them."""
+    """Cards before the camera."""
 
     cards: Cards
     colour: np.ndarray  #: (3,) display RGB
     triangles: Triangles
-    fragments: Fragments
+    numbers: range  #: of the triangles in the depth buffer
+
+    def samples(self, owner: np.ndarray) -> np.ndarray:
+        """(N,) the samples that show it."""
+        return np.flatnonzero((owner >= self.numbers.start) & (owner < self.numbers.stop))
 
 
 class Renderer:
@@ -68,12 +71,13 @@ class Renderer:
     def __init__(self, size: int = 256, supersample: int = 2) -> None:
         self.size, self.supersample = size, supersample
         self._resolution = size * supersample
+        self._pixel_of_sample = self._spread(np.arange(size**2).reshape(size, size)).ravel()
         self._rig = Rig(subdivided=size >= _SUBDIVIDED_FROM)
         surface = self._rig.surface
         height = max(128, size * supersample)
         self._charts = skin.paint(surface, height=height)
         # One row per attribute of the vertices that does not depend on the face.
-        places = skin.coordinates(surface.rest, height=height).T
+        places = skin.coordinates(surface.rest, height=height)
         occlusion = self._rig.at_drawn(bake_occlusion(self._rig.rest_surface)[:, None]).T
         self._static = np.concatenate([places, occlusion, surface.masks.T]).astype(np.float32)
         self._strand_texture = strand_texture()
@@ -84,8 +88,7 @@ class Renderer:
     def landmarks(self, parameters: np.ndarray, looks: Sequence[Look]) -> np.ndarray:
         """The (B, 68, 2) float64 landmarks that `render` gives, without the pictures; one look per character."""
         positions = self._positions(parameters, [(look,) for look in looks])
-        views = [look_at(self._rig, p, look, size=self.size) for p, look in zip(positions, looks, strict=True)]
-        return np.array([points for _, points in views]).reshape(-1, 68, 2)
+        return look_at(self._rig, positions, looks, size=self.size)[1]
 
     def _positions(self, parameters: np.ndarray, looks: Sequence[Sequence[Look]]) -> np.ndarray:
         """(B·L, V, 3) positions of the coarse heads, expressions included."""
@@ -123,67 +126,61 @@ class Renderer:
         """
         positions = self._positions(parameters, looks)
         flat = [look for of_face in looks for look in of_face]
+        views, points = look_at(self._rig, positions, flat, size=self.size)
         pictures = np.empty((len(flat), self.size, self.size, 3), np.uint8)
-        points = np.empty((len(flat), 68, 2))
-        for i, (of_face, look) in enumerate(zip(positions, flat, strict=True)):
-            pictures[i], points[i] = self._picture(of_face, look)
+        for picture, *shown in zip(pictures, positions, flat, views, strict=True):
+            picture[:] = self._picture(*shown)
         shape = (len(looks), len(flat) // max(1, len(looks)))
         return pictures.reshape(*shape, *pictures.shape[1:]), points.reshape(*shape, 68, 2)
 
-    def _picture(self, positions: np.ndarray, look: Look) -> tuple[np.ndarray, np.ndarray]:
-        """One picture (S, S, 3) uint8 and its landmarks (68, 2)."""
-        view, landmarks = look_at(self._rig, positions, look, size=self.size)
+    def _picture(self, positions: np.ndarray, look: Look, view: View) -> np.ndarray:
+        """One picture (S, S, 3) uint8 of a coarse head (V, 3)."""
         drawn = self._rig.drawn(positions)
         turned = view.turned(drawn)
-        lighting = Lighting.of(look, ShadowMap.cast(turned[: len(positions)], look, self._rig))
+        lighting = Lighting.of(look, ShadowMap.cast(turned[:, : len(positions)], look, self._rig))
 
         # Find what each sample shows: the head, then what lies over it.
-        depth = np.full(self._resolution**2, np.inf, np.float32)
-        head, owner = self._seen_head(view, turned, depth)
-        layers = [self._seen_layer(cards, colour, view, positions, depth) for cards, colour in self._layers_of(look)]
-        for layer in layers:
-            owner[layer.fragments.sample] = _COVERED
+        buffer = DepthBuffer(self._resolution, self._resolution)
+        head = self._projected(view, turned, self._rig.surface.solid)
+        buffer.draw(head, -turned[2])
+        layers = [self._draw_layer(buffer, cards, colour, view, positions) for cards, colour in self._layers_of(look)]
+        owner = buffer.owner()
 
         # Shade it. A pixel that shows one piece of skin and nothing over it is shaded once.
-        canvas = camera.background(self._resolution, look)
-        whole = self._whole_pixels(owner, depth, self._rig.surface.kind[head.which])
+        whole = self._whole_pixels(owner, buffer.depth(), self._rig.surface.kind[head.which])
         rows, columns = np.nonzero(whole)
-        apart = np.flatnonzero((owner >= 0) & ~self._spread(whole).ravel())
-        colours = self._shade_head(
+        apart = np.flatnonzero((owner >= 0) & (owner < len(head.which)) & ~self._spread(whole).ravel())
+        over = [layer.samples(owner) for layer in layers]
+        of_head = self._shade_head(
             self._head_samples(head, owner, rows, columns, apart),
             view=view,
             drawn=drawn,
             turned=turned,
             lighting=lighting,
         )
-        _put(canvas, apart, colours[:, len(rows) :])
-        for layer in layers:
-            _put(canvas, layer.fragments.sample, self._shade_layer(layer, view, lighting))
+        of_layers = [self._shade_layer(*each, owner, view, lighting) for each in zip(layers, over, strict=True)]
+        display = np.sqrt(np.clip(np.concatenate([of_head, *of_layers], axis=1), 0, 1))
 
-        # Develop the samples into the picture.
-        display = np.sqrt(np.clip(canvas, 0, 1, out=canvas), out=canvas)
-        small = np.stack([cv2.resize(p, (self.size, self.size), interpolation=cv2.INTER_AREA) for p in display])
-        _put(small, rows * self.size + columns, np.sqrt(np.clip(colours[:, : len(rows)], 0, 1)))
-        picture = cv2.merge(list(small))
+        # Lay it over the background.
+        planes = camera.background(self.size, look, supersample=self.supersample)
+        self._lay(planes, np.concatenate([apart, *over]), display[:, len(rows) :])
+        _put(planes, rows * self.size + columns, display[:, : len(rows)])
+        picture = cv2.merge(list(planes))
         if look.photo_seed is not None:
-            anchors = self._rig.landmarks.fixed(turned[: len(positions)])
+            anchors = self._rig.landmarks.fixed(turned[:, : len(positions)].T)
             camera.put_before(picture, look, view=view, landmarks=anchors)
-        return camera.develop(picture, look), landmarks
+        return camera.develop(picture, look)
+
+    def _lay(self, planes: np.ndarray, samples: np.ndarray, colours: np.ndarray) -> None:
+        """Lay samples (N,) with colours (3, N) over a picture (3, S, S), in place: a pixel is the mean of its samples."""
+        pixels, count = self._pixel_of_sample.take(samples), self.size**2
+        share = np.float32(1 / self.supersample**2)
+        free = 1 - np.bincount(pixels, minlength=count).astype(np.float32) * share
+        for plane, colour in zip(planes.reshape(3, -1), colours * share, strict=True):
+            plane *= free
+            plane += np.bincount(pixels, colour, count)
 
     # --- the head ---------------------------------------------------------------------------------
-
-    def _seen_head(self, view: View, turned: np.ndarray, depth: np.ndarray) -> tuple[Triangles, np.ndarray]:
-        """The head's triangles before the camera, and (R·R,) which of them each sample shows, −1 for none.
-
-        depth: (R·R,) is updated.
-        """
-        triangles = self._projected(view, turned, self._rig.surface.solid)
-        planes = triangles.plane_of(-turned[:, 2].astype(np.float32))[None]
-        fragments = cover(triangles, planes, width=self._resolution, height=self._resolution)
-        won = nearest(fragments, depth)
-        owner = np.full(len(depth), _NOTHING)
-        owner[fragments.sample.take(won)] = fragments.triangle.take(won)
-        return triangles, owner
 
     def _head_samples(
         self, head: Triangles, owner: np.ndarray, rows: np.ndarray, columns: np.ndarray, apart: np.ndarray
@@ -202,20 +199,19 @@ class Renderer:
 
     def _projected(self, view: View, turned: np.ndarray, corners: np.ndarray, *, both_sides: bool = False) -> Triangles:
         """Triangles before the camera, in the coordinates of samples, whose centres are whole."""
-        points = (view.pixels(turned) + 0.5) * self.supersample - 0.5
+        points = (view.pixels(turned) + np.float32(0.5)) * np.float32(self.supersample) - np.float32(0.5)
         return project(points, corners, width=self._resolution, height=self._resolution, both_sides=both_sides)
 
     def _whole_pixels(self, owner: np.ndarray, depth: np.ndarray, kind: np.ndarray) -> np.ndarray:
         """(S, S) bool: pixels all of whose samples show skin of about the same depth."""
         step = self.supersample
-        is_skin = np.append(kind == SKIN, (False, False)).take(owner, mode="wrap").reshape(self._resolution, -1)
+        is_skin = ((owner >= 0) & (owner < np.searchsorted(kind, SKIN, "right"))).reshape(self._resolution, -1)
         depth = depth.reshape(self._resolution, -1)
         parts = [np.s_[i::step, j::step] for i in range(step) for j in range(step)]
         near, far, whole = depth[parts[0]], depth[parts[0]], is_skin[parts[0]]
         for part in parts[1:]:
             near, far, whole = np.minimum(near, depth[part]), np.maximum(far, depth[part]), whole & is_skin[part]
-        with np.errstate(invalid="ignore"):
-            return whole & (far - near < _EVEN_DEPTH)
+        return whole & (far - near < _EVEN_DEPTH)
 
     def _spread(self, pixels: np.ndarray) -> np.ndarray:
         """(S, S) values of pixels at their samples, (R, R)."""
@@ -228,7 +224,7 @@ class Renderer:
         normals = view.rotation.astype(np.float32) @ self._rig.surface.mesh.normals(drawn).T
         tables = [normals, self._static]
         if lighting.shadow is not None:
-            tables.append(turned.T.astype(np.float32))
+            tables.append(turned)
         values = samples.interpolated(np.concatenate(tables))
         at = Attributes(unit(values[:3]), values[10:], *values[3:10])
 
@@ -282,44 +278,46 @@ class Renderer:
             self._cards[(name,)] = made
         return self._cards[(name,)]
 
-    def _seen_layer(
-        self, cards: Cards, colour: np.ndarray, view: View, positions: np.ndarray, depth: np.ndarray
+    def _draw_layer(
+        self, buffer: DepthBuffer, cards: Cards, colour: np.ndarray, view: View, positions: np.ndarray
     ) -> _Layer:
-        """Cards before the camera, and the samples at which their strands are nearest; depth (R·R,) is updated."""
+        """Draw cards before the camera where their strands are nearest."""
         turned = view.turned(cards.rest + (positions - self._rig.neutral)[cards.nearest])
         facing = (cards.normals @ view.rotation[2].astype(np.float32)).take(cards.triangles).max(1) > _LEAST_FACING
         triangles = self._projected(view, turned, cards.triangles[facing], both_sides=True)
         # Cloth presses down what would reach through it.
         nearer = np.float32(_PRESSED) * (cards.place[:, 2] == SOLID)
-        planes = triangles.plane_of(-turned[:, 2].astype(np.float32) - nearer)[None]
-        fragments = cover(triangles, planes, width=self._resolution, height=self._resolution)
-        fragments = fragments.kept(np.flatnonzero(fragments.values[0] < depth.take(fragments.sample)))
-        fragments = fragments.kept(np.flatnonzero(self._strand_there(triangles, fragments, cards)))
-        return _Layer(cards, colour, triangles, fragments.kept(nearest(fragments, depth)))
+        strands = self._strands_of(cards, triangles)
+        return _Layer(cards, colour, triangles, buffer.draw(triangles, -turned[2] - nearer, strands))
 
-    def _strand_there(self, triangles: Triangles, fragments: Fragments, cards: Cards) -> np.ndarray:
-        """(F,) bool: whether a fragment of a card shows a strand; between strands a card is not there."""
-        row, column = np.divmod(fragments.sample, self._resolution)
-        x, y = column.astype(np.float32), row.astype(np.float32)
+    def _strands_of(self, cards: Cards, triangles: Triangles) -> Holes:
+        """Where triangles of cards show a strand; between strands a card is not there."""
         side = len(self._strand_texture)
         card = cards.place[:, 2].take(triangles.corners[0])
         across = triangles.plane_of(cards.place[:, 0] * np.float32(14))
         across[2] += card * np.float32(7919)
         along = triangles.plane_of(cards.place[:, 1] * np.float32(side))
-        strand = evaluated(across, fragments.triangle, x, y).astype(np.intp) % side
-        place = np.clip(evaluated(along, fragments.triangle, x, y), 0, side - 1).astype(np.intp)
-        there = self._strand_texture.ravel().take(strand * side + place) > _STRAND
-        card = card.take(fragments.triangle)
-        return np.where(card == VEIL, (row + column) % 2 == 0, there | (card == SOLID))
 
-    def _shade_layer(self, layer: _Layer, view: View, lighting: Lighting) -> np.ndarray:
-        """Colours (3, N) of a layer's fragments."""
-        cards, fragments, rotation = layer.cards, layer.fragments, view.rotation.astype(np.float32)
-        row, column = np.divmod(fragments.sample, self._resolution)
-        weights = layer.triangles.weights(fragments.triangle, column.astype(np.float32), row.astype(np.float32))
-        corners = np.stack([corner.take(fragments.triangle) for corner in layer.triangles.corners])
-        samples = _Samples(corners, weights, fragments.triangle)
-        values = samples.interpolated(
+        def is_there(triangle: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+            x, y = column.astype(np.float32), row.astype(np.float32)
+            strand = evaluated(across, triangle, x, y).astype(np.intp) % side
+            place = np.clip(evaluated(along, triangle, x, y), 0, side - 1).astype(np.intp)
+            there = self._strand_texture.ravel().take(strand * side + place) > _STRAND
+            of_card = card.take(triangle)
+            return np.where(of_card == VEIL, (row + column) & 1 == 0, there | (of_card == SOLID))
+
+        return is_there
+
+    def _shade_layer(
+        self, layer: _Layer, samples: np.ndarray, owner: np.ndarray, view: View, lighting: Lighting
+    ) -> np.ndarray:
+        """Colours (3, N) of the samples (N,) that show a layer."""
+        cards, rotation = layer.cards, view.rotation.astype(np.float32)
+        triangle = owner.take(samples) - layer.numbers.start
+        row, column = np.divmod(samples, self._resolution)
+        weights = layer.triangles.weights(triangle, column.astype(np.float32), row.astype(np.float32))
+        corners = np.stack([corner.take(triangle) for corner in layer.triangles.corners])
+        values = _Samples(corners, weights, triangle).interpolated(
             np.concatenate([rotation @ cards.normals.T, rotation @ cards.tangents.T, cards.place.T])
         )
         return shade_hair(values[:3], values[3:6], values[6:9], layer.colour, lighting)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from games.makehuman.looks import Look
-from games.makehuman.occlusion import along
+from games.makehuman.occlusion import Projection, along
 from games.makehuman.raster import depth_map
 from games.makehuman.rig import Rig
 
@@ -19,24 +19,25 @@ class ShadowMap(NamedTuple):
     """The nearest surface to a light, in the camera's axes."""
 
     depth: np.ndarray  #: (S, S) float32
-    direction: np.ndarray  #: (3,) to the light
+    seen: Projection  #: how the light sees a place
 
     @classmethod
     def cast(cls, turned: np.ndarray, look: Look, rig: Rig) -> Self | None:
-        """The map of a turned coarse head (V, 3), or None where the look has no shadows."""
+        """The map of a turned coarse head (3, V), or None where the look has no shadows."""
         if look.key.shadow <= 0:
             return None
         corners = rig.coarse_skin
-        points, depth = along(turned, look.key.direction, size=_SIZE, centre=_CENTRE, extent=_EXTENT)
-        nearest = depth_map(points, depth, corners, size=_SIZE)
-        far = np.float32(depth.max() + 1)
-        return cls(cv2.GaussianBlur(np.minimum(nearest, far), (0, 0), 0.6), look.key.direction)
+        seen = along(look.key.direction, size=_SIZE, centre=_CENTRE, extent=_EXTENT)
+        places = seen(turned)
+        nearest = depth_map(places[:2], places[2], corners, size=_SIZE)
+        far = np.float32(places[2].max() + 1)
+        return cls(cv2.GaussianBlur(np.minimum(nearest, far), (0, 0), 0.6), seen)
 
     def lit(self, positions: np.ndarray) -> np.ndarray:
         """(N,) float32 how much of the light reaches positions (3, N) in the camera's axes: 0 … 1."""
-        points, depth = along(positions.T, self.direction, size=_SIZE, centre=_CENTRE, extent=_EXTENT)
-        covered = remap_list(self.depth, *points.T.astype(np.float32))
-        return np.clip(1 - (depth.astype(np.float32) - covered - _BIAS) / _SOFTNESS, 0, 1)
+        x, y, depth = self.seen(positions)
+        covered = remap_list(self.depth, x, y)
+        return np.clip(1 - (depth - covered - _BIAS) / _SOFTNESS, 0, 1)
 
 
 def remap_list(values: np.ndarray, x: np.ndarray, y: np.ndarray, *, wrap: bool = False) -> np.ndarray:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from games.makehuman.data import SKIN
-from games.makehuman.raster import cover, nearest, project
+from games.makehuman.raster import DepthBuffer, project
 from games.makehuman.rig import Surface
 
 _TOP, _BOTTOM, _AXIS = 8.6, 5.5, 0.25  #: decimetres: heights of the chart's edges, depth of its axis
@@ -27,11 +27,11 @@ class Charts(NamedTuple):
 
 
 def coordinates(rest: np.ndarray, *, height: int) -> np.ndarray:
-    """(V, 2) float32 columns and rows of rest positions (V, 3) in a chart of `height` rows."""
+    """(2, V) float32 columns and rows of rest positions (V, 3) in a chart of `height` rows."""
     angle = np.arctan2(rest[:, 0], rest[:, 2] - _AXIS)
     column = (angle / (2 * np.pi) + 0.5) * 2 * height - 0.5
     row = (_TOP - rest[:, 1]) / (_TOP - _BOTTOM) * height - 0.5
-    return np.stack([column, row], 1).astype(np.float32)
+    return np.stack([column, row]).astype(np.float32)
 
 
 def smoothstep(x: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
@@ -67,20 +67,22 @@ def paint(surface: Surface, *, height: int) -> Charts:
 def _rest_chart(surface: Surface, *, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rest x, y, z, each (H, 2H) float32, of what the chart shows: the outermost skin."""
     corners = surface.solid[surface.kind == SKIN]
-    points = coordinates(surface.rest, height=height).astype(np.float64)
-    across = np.ptp(points[corners, 0], axis=1)
+    points = coordinates(surface.rest, height=height)
+    across = np.ptp(points[0, corners], axis=1)
     corners = corners[across < height]  # not those that the chart's edge cuts
     radius = np.hypot(surface.rest[:, 0], surface.rest[:, 2] - _AXIS)
     seen = project(points, corners, width=2 * height, height=height, both_sides=True)
-    fragments = cover(seen, seen.plane_of(-radius)[None], width=2 * height, height=height)
-    shown = nearest(fragments, np.full(2 * height * height, np.inf, np.float32))
+    buffer = DepthBuffer(2 * height, height)
+    buffer.draw(seen, -radius)
+    owner = buffer.owner()
 
     # Interpolate where there is skin; elsewhere the place on a cylinder will do.
     rows, columns = np.divmod(np.arange(2 * height * height), 2 * height)
     angle = ((columns + 0.5) / (2 * height) - 0.5) * 2 * np.pi
     level = _TOP - (rows + 0.5) / height * (_TOP - _BOTTOM)
     place = np.stack([0.75 * np.sin(angle), level, _AXIS + 0.75 * np.cos(angle)], 1)
-    filled, seen_there = fragments.sample[shown], fragments.triangle[shown]
+    filled = np.flatnonzero(owner >= 0)
+    seen_there = owner[filled]
     row, column = np.divmod(filled, 2 * height)
     weights = seen.weights(seen_there, column.astype(np.float32), row.astype(np.float32))
     place[filled] = np.einsum("kf,fkc->fc", weights, surface.rest[seen.corners[:, seen_there].T])
