@@ -277,10 +277,13 @@ def test_renders_that_cannot_be_read_are_listed(root, pipeline):
     assert "left out; listed in" in variants(root, "--max-unreadable", 0.5).stderr
 
 
-def test_a_file_of_somebody_else_is_not_replaced(root, pipeline):
-    (root / "variants.json").write_text('{"mine": 1}')
-    assert "no file of datasets.variants" in error_of(variants(root, check=False))
-    assert (root / "variants.json").read_text() == '{"mine": 1}'
+@pytest.mark.parametrize(
+    "content", ['{"mine": 1}', "{", '{"format": "face2parameter variants 1", "settings": {}, "left_out": {"a": 1}}']
+)
+def test_a_file_of_somebody_else_is_not_replaced(root, pipeline, content):
+    (root / "variants.json").write_text(content)
+    assert "is damaged, or no file of datasets.variants" in error_of(variants(root, check=False))
+    assert (root / "variants.json").read_text() == content
     assert not (root / "aug_images").exists()
 
 
