@@ -18,10 +18,10 @@ from PIL import Image
 from datasets.variants import painter as painter_module
 from datasets.variants.gate import ATTEMPTS, draw_checked, mean_move
 from datasets.variants.painter import Painter
-from datasets.variants.recipe import PROMPTS, Recipe, fingerprint, seed_of
+from datasets.variants.recipe import PROMPTS, TOLERANCE, Recipe, fingerprint, seed_of
 from datasets.variants.record import read_mark
 from games.game import default_game
-from tests.helpers import error_of, run_command, run_here, temporaries, times_of
+from tests.helpers import ROOT, error_of, run_command, run_here, temporaries, times_of
 from utils.alignment import TEMPLATE
 from utils.pictures import read_rgb, write_picture
 
@@ -43,6 +43,17 @@ def test_moves_are_measured_at_256_pixels():
     wider[3, 0] -= 5
     wider[4, 0] += 5
     assert mean_move(points, wider, side=128) == pytest.approx(2 * (5 + 5) / 5)
+
+
+def test_the_default_tolerance_is_the_noise_that_was_measured():
+    measured = json.loads((ROOT / "benchmarks" / "detector_noise.json").read_text(encoding="utf-8"))
+    assert round(measured["small changes"]["p97.5"], 1) == TOLERANCE
+
+
+def test_the_noise_can_be_measured(tmp_path):
+    run_here("-m", "benchmarks.detector_noise", "--count", 2, "--json", "noise.json", cwd=tmp_path)
+    measured = json.loads((tmp_path / "noise.json").read_text(encoding="utf-8"))
+    assert 0 < measured["small changes"]["p50"] < measured["another character"]["p50"]
 
 
 class Scene:
@@ -277,10 +288,13 @@ def test_renders_that_cannot_be_read_are_listed(root, pipeline):
     assert "left out; listed in" in variants(root, "--max-unreadable", 0.5).stderr
 
 
-def test_a_file_of_somebody_else_is_not_replaced(root, pipeline):
-    (root / "variants.json").write_text('{"mine": 1}')
-    assert "no file of datasets.variants" in error_of(variants(root, check=False))
-    assert (root / "variants.json").read_text() == '{"mine": 1}'
+@pytest.mark.parametrize(
+    "content", ['{"mine": 1}', "{", '{"format": "face2parameter variants 1", "settings": {}, "left_out": {"a": 1}}']
+)
+def test_a_file_of_somebody_else_is_not_replaced(root, pipeline, content):
+    (root / "variants.json").write_text(content)
+    assert "is damaged, or no file of datasets.variants" in error_of(variants(root, check=False))
+    assert (root / "variants.json").read_text() == content
     assert not (root / "aug_images").exists()
 
 

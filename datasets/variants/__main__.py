@@ -139,8 +139,8 @@ class Studio:
 
     def __init__(self, recipe: Recipe, record: Record, device: str) -> None:
         self.recipe, self.record = recipe, record
-        self.painter = Painter(recipe, device)
         self.find = point_finder(FaceDetector())
+        self.painter = Painter(recipe, device)
         self.counts: Counter[str] = Counter()
 
     def work(self, job: Job, after_step: Callable[[], None]) -> None:

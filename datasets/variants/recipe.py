@@ -29,7 +29,8 @@ PROMPTS = (
 )
 NEGATIVE_PROMPT = "drawing, painting, cartoon, 3d render, video game, doll, plastic skin, blurry, deformed, text"
 
-#: How far the five points may have moved, in pixels of a 256×256 picture: the detector's own noise. PLACEHOLDER
+#: How far the five points may have moved on average, in pixels of a 256×256 picture: the detector's own noise, the
+#: 97.5th percentile of what small changes of a picture do to its points (`python -m benchmarks.detector_noise`).
 TOLERANCE = 3.7
 
 #: Bytes at the end of each file of a model that its fingerprint reads; weights of one shape differ in them.

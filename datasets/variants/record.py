@@ -54,17 +54,18 @@ class Record:
             return
 
         known = read_json(self.file)
-        if known is None or known.get("format") != _FORMAT:
+        if known is None or not _is_ours(known):
             raise UserError(
                 f"{self.file} is damaged, or no file of datasets.variants. Give it another name; variants that are "
                 "there are kept"
             )
         if restart:
             return
-        self._check(known.get("settings", {}))
-        self.left_out = known.get("left_out", {})
+        self._check(known)
+        self.left_out = dict(known["left_out"])
 
-    def _check(self, before: dict[str, Any]) -> None:
+    def _check(self, known: dict[str, Any]) -> None:
+        before = known["settings"]
         for name, value in self.settings.items():
             if before.get(name) != value:
                 raise UserError(
@@ -80,7 +81,7 @@ class Record:
             variant: where its variant lies or would go.
         """
         if not os.path.lexists(variant):
-            return name in self.left_out and self.left_out[name].get("render") == digest_of_file(render)
+            return name in self.left_out and self.left_out[name]["render"] == digest_of_file(render)
         mark = read_mark(variant)
         # Somebody else's is never touched.
         return mark is None or mark == Mark(self.recipe, digest_of_file(render))
@@ -107,13 +108,21 @@ class Record:
         write_listing(self.listing, {name: entry["reason"] for name, entry in left_out.items()})
 
 
+def _is_ours(known: dict[str, Any]) -> bool:
+    """Whether the content of a variants.json is what `Record.save` writes."""
+    left_out = known.get("left_out")
+    if known.get("format") != _FORMAT or not isinstance(known.get("settings"), dict) or not isinstance(left_out, dict):
+        return False
+    return all(isinstance(entry, dict) and entry.keys() >= {"render", "reason"} for entry in left_out.values())
+
+
 def read_mark(path: Path) -> Mark | None:
     """What a variant was made of; None for a file that is missing, or not ours."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             mark = json.loads(image.info[_KEYWORD])
         return Mark(mark["recipe"], mark["render"])
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError):
+    except Exception:  # Pillow raises nearly anything on a file that is no picture of ours
         return None
 
 
