@@ -25,7 +25,7 @@ import numpy as np
 
 from datasets.labels import find_parts, read_labels, read_splits
 from datasets.names import SPLITS
-from datasets.people import FOLDS, LEARNED, check_photos, fold_of, is_frontal, read_people, write_photos
+from datasets.people import FOLDS, LEARNED, check_photos, fold_of, is_frontal, people_of, write_photos
 from games.fit import Fitter, Seen
 from games.game import embedded_game
 from games.parameters import read_parameters
@@ -128,22 +128,24 @@ def learn_fitter(mesh: FaceMesh, root: Path, *, count: int = COUNT) -> Fitter:
     """
     renders = look_at_renders(mesh, root, count)
     game = embedded_game(manifest_version(root))
-    train, val, test = (renders.images[split] for split in SPLITS)
     variants = renders.aug_images.get("train")
-    fitter = Fitter(train, val, variants=variants, average=None if game is None else game.average())
-    if len(test.points):
-        print(describe(fitter, test))
+    average = None if game is None else game.average()
+    fitter = Fitter(renders.images["train"], renders.images["val"], variants=variants, average=average)
+    for title, part in (("renders", renders.images), ("variants", renders.aug_images)):
+        if part and len(part["test"].points):
+            print(describe(fitter, part["test"], title))
     return fitter
 
 
-def describe(fitter: Fitter, test: Seen) -> str:
-    """How well held-out renders are explained, for people."""
+def describe(fitter: Fitter, test: Seen, title: str) -> str:
+    """How well held-out pictures of a kind are explained, for people."""
     report = fitter.report(test)
     shown = report.rho[fitter.shown]
+    rho = float(shown.mean()) if len(shown) else 0.0
     return (
-        f"{len(test.points)} held-out renders: points are {report.error:.2f} px from where the parameters put them "
+        f"{len(test.points)} held-out {title}: points are {report.error:.2f} px from where the parameters put them "
         f"({report.error_of_mean:.2f} px from the mean face's); {len(shown)} of {len(report.rho)} parameters show in "
-        f"the points and are recovered with a mean ρ of {shown.mean():.2f}, the others stay average"
+        f"the points and are recovered with a mean ρ of {rho:.2f}, the others stay average"
     )
 
 
@@ -161,11 +163,8 @@ def chosen_photos(options: argparse.Namespace) -> list[Path]:
         )
     if options.fold is None:
         return paths
-    people = {Path(name).stem: person for name, person in read_people(options.people).items()}
-    unknown = [path.name for path in paths if path.stem not in people]
-    if unknown:
-        raise UserError(f"{options.people} does not say who {unknown[0]} is; expected a person for every photo")
-    return [path for path in paths if fold_of(people[path.stem]) != options.fold]
+    people = people_of(paths, options.people)
+    return [path for path, person in zip(paths, people, strict=True) if fold_of(person) != options.fold]
 
 
 # --- the script -----------------------------------------------------------------------------------

@@ -61,6 +61,19 @@ def read_people(table: Path) -> dict[str, str]:
     return {row["name"]: row["person"] for row in rows}
 
 
+def people_of(pictures: Sequence[Path], table: Path) -> list[str]:
+    """Who is on each aligned picture: the person of the table's row whose name has the same stem.
+
+    Raises:
+        UserError: as `read_people`, or a picture has no row.
+    """
+    people = {Path(name).stem: person for name, person in read_people(table).items()}
+    unknown = [path.name for path in pictures if path.stem not in people]
+    if unknown:
+        raise UserError(f"{table} does not say who {unknown[0]} is; expected a person for every photo")
+    return [people[path.stem] for path in pictures]
+
+
 def _rows(table: Path) -> list[dict[str, str]]:
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:

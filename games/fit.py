@@ -77,7 +77,8 @@ class Fitter:
         self._map, self._constant, _ = ridge(learned, chooses)
 
         # What they leave unexplained, and how far parameters spread.
-        noise = shrunk_covariance(self._unexplained(train if variants is None else variants))
+        unexplained = _as_if_left_out(self._unexplained(train), parameters=train.parameters)
+        noise = shrunk_covariance(unexplained if variants is None else self._unexplained(variants))
         noise += _LEAST_NOISE**2 * np.eye(len(noise))
         spread = np.cov(train.parameters.T) + _LEAST_DEVIATION**2 * np.eye(parameters)
 
@@ -117,6 +118,16 @@ class Fitter:
 
     def _unexplained(self, seen: Seen) -> np.ndarray:
         return self._shapes(seen.points) - self.expected(seen.parameters).reshape(len(seen.points), -1)
+
+
+def _as_if_left_out(residuals: np.ndarray, *, parameters: np.ndarray) -> np.ndarray:
+    """Residuals (N, D) of a linear regression on parameters (N, P), as large as of rows that it was not fitted to.
+
+    A row's own share in its prediction is its leverage h, and its residual is too small by a factor of √(1 − h).
+    """
+    inputs = np.column_stack([np.ones(len(parameters)), parameters])
+    leverage = np.square(np.linalg.svd(inputs, full_matrices=False)[0]).sum(1)
+    return residuals / np.sqrt(np.maximum(1 - leverage, 1e-6))[:, None]
 
 
 def shrunk_covariance(rows: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The measurements of benchmarks/: closed forms, and what they say of characters whose sliders are known."""
 
 import csv
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -17,6 +18,8 @@ from benchmarks.scale import memory_of
 from benchmarks.through_aligner import off_by, onto_canvas
 from datasets.people import fold_of, is_frontal, ratios, read_annotations, read_frames, read_people
 from games.game import default_game
+from games.writer import DataSet, write_data_set
+from models.facemesh import INSTALL
 from tests.helpers import error_of, run_here
 from utils.alignment import (
     MISALIGNMENT_SPREAD,
@@ -166,6 +169,19 @@ def test_several_runs_measure_the_people_of_as_many_folds(smoke, photos, measure
     too_many = run_here(*command, *["runs/smoke"] * 3, "--fold", 3, cwd=smoke, check=False)
     assert "the last fold is 4" in error_of(too_many)
     assert "--run" in error_of(run_here(*command[:-1], cwd=smoke, check=False))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("mediapipe") is None, reason=f"the face mesh is not installed; run: {INSTALL}"
+)
+def test_the_observer_measures_photos_and_characters_and_fits_them(smoke, photos, measured):
+    """Characters that were fitted look like the photos, those of an untrained predictor do not."""
+    write_data_set(smoke / "observed", DataSet(160, 9, size=128, with_variants=False))
+    command = ("-m", "benchmarks.photos", "--photos", photos, "--run", "runs/smoke", "runs/smoke")
+    lines = run_here(*command, "--data", "observed", cwd=smoke).stdout.splitlines()
+    assert [line.split()[0] for line in lines[-13:]] == [line.split()[0] for line in measured[-13:]]
+    rho, fitted = float(lines[-1].split()[1]), float(lines[-1].split()[-1])
+    assert fitted > max(rho, 0.5)
 
 
 def test_tables_of_people_that_are_something_else_are_refused(tmp_path):

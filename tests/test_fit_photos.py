@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.photos import Mesh
-from datasets.people import fold_of
+from datasets.people import fold_of, ratios
 from fit_photos import look_at_renders
 from games.game import game_named
 from games.parameters import parse_parameters
@@ -16,7 +16,7 @@ from games.writer import DataSet, write_data_set
 from models.facemesh import INSTALL, FaceMesh
 from tests.helpers import error_of, plain_picture, run_here
 from utils.errors import UserError
-from utils.pictures import write_picture
+from utils.pictures import read_rgb, write_picture
 
 needs_network = pytest.mark.skipif(
     importlib.util.find_spec("mediapipe") is None, reason=f"the face mesh is not installed; run: {INSTALL}"
@@ -25,7 +25,7 @@ needs_network = pytest.mark.skipif(
 GAME = game_named("makehuman")
 
 #: Characters that stand in for people.
-PEOPLE = 24
+PEOPLE = 12
 
 
 # --- refused ----------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def test_renders_that_are_too_small_to_see_are_refused(smoke):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Renders to learn from; other characters' renders as aligned photos; who they are."""
     folder = tmp_path_factory.mktemp("fit")
-    write_data_set(folder / "renders", DataSet(200, 1, size=128, with_variants=False), game=GAME)
+    write_data_set(folder / "renders", DataSet(160, 1, size=128, with_variants=False), game=GAME)
     characters = [GAME.character(2, i) for i in range(PEOPLE)]
     parameters = np.array([character.parameters for character in characters])
     pictures, _ = GAME.renderer(256).render(parameters, [(character.studio,) for character in characters])
@@ -75,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_network
 def test_photos_get_the_parameters_of_the_character_that_looks_like_them(folder):
-    """200 renders are few for 73 parameters, but they take seconds."""
+    """160 renders are few for 73 parameters, but they take seconds."""
     command = ("fit_photos.py", "--data", "renders", "--photos", "aligned", "--output")
     told = run_here(*command, "known", cwd=folder).stdout
     assert f"{PEOPLE + 1} faces in known, {PEOPLE} of them with parameters" in told
@@ -85,15 +85,23 @@ def test_photos_get_the_parameters_of_the_character_that_looks_like_them(folder)
     assert (folder / "known" / "images" / "grey.png").exists()
     assert parse_parameters(folder / "known" / "parameters.csv") == GAME.parameters
 
-    # The labels follow the truth where they move at all, and are the average elsewhere.
+    # The observer sees the fitted characters as it sees the photos; what does not show is average.
     values = np.array([labels[f"p{i}"] for i in range(PEOPLE)])
-    truth = np.array([GAME.character(2, i).parameters for i in range(PEOPLE)])
-    moved = np.ptp(values, axis=0) > 0
-    np.testing.assert_allclose(values[:, ~moved], np.tile(GAME.average()[~moved], (PEOPLE, 1)), atol=1e-6)
-    follows = [np.corrcoef(truth[:, i], values[:, i])[0, 1] for i in np.flatnonzero(moved)]
-    assert len(follows) > 20
-    assert np.mean(follows) > 0.4
     assert ((values >= 0) & (values <= 1)).all()
+    still = np.ptp(values, axis=0) == 0
+    np.testing.assert_allclose(values[:, still], np.tile(GAME.average()[still], (PEOPLE, 1)), atol=1e-6)
+    assert 5 < still.sum() < len(still) - 5
+    photos = [read_rgb(folder / "aligned" / f"p{i}.png") for i in range(PEOPLE)]
+    wanted, reached, average = (
+        np.array(list(ratios(landmarks).values()))
+        for landmarks in (
+            Mesh().people([], photos),
+            Mesh().characters(GAME, values),
+            Mesh().characters(GAME, GAME.average()[None]),
+        )
+    )
+    left, at_first = (np.abs(wanted - of).mean(1) for of in (reached, average))
+    assert np.median(left / at_first) < 0.8
 
     # Without a fifth of the people; not over somebody else's pictures.
     run_here(*command, "four", "--people", "people.csv", "--fold", 1, cwd=folder)
