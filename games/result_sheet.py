@@ -218,7 +218,7 @@ def _draw_legend(sheet: Image.Image, entries: Sequence[Entry], *, bottom: int) -
         start = "the middle"
     sentences = [f"A bar goes from {start} to this character's, on a track from the lowest value to the highest."]
     if counts["not measured"] < len(entries):
-        sentences.append("R²: on test faces of the run.")
+        sentences.append("R²: on renders that the run has not learned; photos are harder.")
     if any(entry.spread is not None for entry in entries):
         sentences.append("Thin line: one standard deviation over the photos, to either side.")
     draw.text((_GAP, bottom - _LINE // 2), " ".join(sentences), "#555555", _font(_SMALL), anchor="lm")
