@@ -3,7 +3,7 @@
     pip install -r requirements-onnx.txt
     python onnx_export.py --run runs/creator --output creator.onnx
 
-Reads the best networks of the run. The file has one input and one output, and opset 18:
+Reads the best networks of the run. Writes one ONNX file, opset 18, with one input and one output:
 
     faces       (N, 3, S, S) float32, RGB in [0, 1]: aligned faces; any N; S is the run's data.image_size. An aligned
                 face of 256×256 pixels (face_alignment.py) is brought to S×S by area interpolation

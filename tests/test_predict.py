@@ -428,8 +428,8 @@ def test_a_table_lists_right_side_bones_below_their_group():
 
 
 def bars_of(*entries: Entry) -> np.ndarray:
-    """The part of a sheet that shows the sliders."""
-    return result_sheet([("face", np.full((256, 256, 3), 255, np.uint8))], entries)[290:-45].astype(int)
+    """The part of a sheet that shows the sliders: a heading and a line."""
+    return result_sheet([("face", np.full((256, 256, 3), 255, np.uint8))], entries)[285:322].astype(int)
 
 
 def coloured(picture: np.ndarray, colour: tuple[int, int, int]) -> int:
@@ -447,6 +447,15 @@ def test_a_bar_is_as_long_as_a_slider_is_far_from_the_average_and_its_look_says_
     assert coloured(guess, dark) == 0
     assert coloured(guess, hatch) > 100
     assert coloured(bars_of(long._replace(spread=0.2)), (0, 0, 0)) > coloured(bars_of(long), (0, 0, 0)) + 20
+
+
+def test_what_a_sheet_warns_of_stands_on_it_however_long_it_is():
+    entries = [Entry("jaw", "chin", 0.6, 0.5, "0.6", r2=0.9, spread=None)]
+    face, red = ("face", np.full((256, 256, 3), 255, np.uint8)), (0xB0, 0x2A, 0x1E)
+    plain, short, long = (result_sheet([face], entries, note) for note in ("", "Beware.", "Beware of this. " * 40))
+    assert coloured(plain.astype(int), red) == 0 < coloured(short.astype(int), red)
+    assert coloured(long.astype(int), red) > 100 * coloured(short.astype(int), red) / 5
+    assert coloured(long[:, -10:].astype(int), (255, 255, 255)) == 10 * len(long)  # nothing runs off the sheet
 
 
 @pytest.mark.parametrize("count", [1, 3, 54, 205])
