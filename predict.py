@@ -17,6 +17,7 @@ where another photo's result or another file has the name, it is called STEM_2, 
 """
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -241,8 +242,8 @@ def average_result(seen: list[Seen], predictor: Predictor) -> Result:
     """What is written of several photos of one person; the sheet shows the photo that is nearest to their average."""
     nearest, found = average(seen)
     result = result_of(nearest, predictor)
-    left_out = {str(seen[i].path): round(float(found.distances[i]), 6) for i in found.outliers}
-    photos = [one.path for one in seen if str(one.path) not in left_out]
+    left_out = {os.path.abspath(seen[i].path): round(float(found.distances[i]), 6) for i in found.outliers}
+    photos = [one.path for one in seen if os.path.abspath(one.path) not in left_out]
     note = result.note
     if left_out:
         note = " ".join([note, "Unlike the others and left out:", ", ".join(map(printable, left_out))]).strip()

@@ -98,19 +98,22 @@ def result_sheet(pictures: Sequence[tuple[str, np.ndarray]], entries: Sequence[E
     names = max(round(_font(_SMALL).getlength(_label(entry))) for entry in entries)
     row = sum(picture.shape[1] + _GAP for _, picture in shown) + _GAP
     width = max(row, len(columns) * (names + _BAR + _VALUE + _BETWEEN) + _GAP, _NARROWEST)
-    top = _SIDE + _LINE + 2 * _GAP + (2 * _LINE if note else 0)
-    height = top + (max(map(len, columns)) + 3) * _LINE + _GAP
+    notes, key = _wrapped(note, width, _NORMAL), _wrapped(_key(entries), width, _SMALL)
+    top = _SIDE + _LINE + 2 * _GAP + (_GAP + len(notes) * _LINE if notes else 0)
+    bottom = top + max(map(len, columns)) * _LINE + _GAP
+    height = bottom + (1 + len(key)) * _LINE + _GAP
 
     # Draw.
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     _draw_pictures(sheet, shown)
-    draw.text((_GAP, top - _LINE - _GAP // 2), note, "#b02a1e", _font(_NORMAL), anchor="lm")
+    _draw_lines(draw, notes, y=_SIDE + _LINE + 2 * _GAP, size=_NORMAL, colour="#b02a1e")
     step = (width - _GAP) // len(columns)
     bar = min(step - names - _VALUE - _BETWEEN, 2 * _BAR)
     for number, lines in enumerate(columns):
         _draw_column(sheet, lines, corner=(_GAP + number * step, top), names=names, bar=bar)
-    _draw_legend(sheet, entries, bottom=height - _GAP)
+    _draw_legend(sheet, entries, y=bottom + _LINE // 2)
+    _draw_lines(draw, key, y=bottom + _LINE, size=_SMALL, colour="#555555")
     return np.array(sheet)
 
 
@@ -201,10 +204,9 @@ def _fill(sheet: Image.Image, box: tuple[int, int, int, int], *, level: str) -> 
             draw.point([(x, y) for x in range(left, right + 1) if (x + y) % 4 == 0], colour)
 
 
-def _draw_legend(sheet: Image.Image, entries: Sequence[Entry], *, bottom: int) -> None:
-    """Say what the looks of bars mean, and how many sliders have each."""
-    draw, counts = ImageDraw.Draw(sheet), Counter(entry.trust for entry in entries)
-    x, y = _GAP, bottom - round(1.5 * _LINE)
+def _draw_legend(sheet: Image.Image, entries: Sequence[Entry], *, y: int) -> None:
+    """Show what the looks of bars mean, and how many sliders have each."""
+    draw, counts, x = ImageDraw.Draw(sheet), Counter(entry.trust for entry in entries), _GAP
     for level, meaning in _MEANINGS.items():
         if not counts[level]:
             continue
@@ -213,12 +215,36 @@ def _draw_legend(sheet: Image.Image, entries: Sequence[Entry], *, bottom: int) -
         draw.text((x + 30, y), words, "black", _font(_SMALL), anchor="lm")
         x += 60 + round(_font(_SMALL).getlength(words))
 
+
+def _draw_lines(draw: ImageDraw.ImageDraw, lines: list[str], *, y: int, size: int, colour: str) -> None:
+    for number, line in enumerate(lines):
+        draw.text((_GAP, y + number * _LINE + _LINE // 2), line, colour, _font(size), anchor="lm")
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def _key(entries: Sequence[Entry]) -> str:
+    """What bars, tracks and lines mean."""
     start = "the average character's value"
     if all(entry.start == 0.5 for entry in entries):
         start = "the middle"
-    sentences = [f"A bar goes from {start} to this character's, on a track from the lowest value to the highest."]
-    if counts["not measured"] < len(entries):
-        sentences.append("R²: on test faces of the run.")
+    words = "A track shows a slider from its lowest value to its highest. "
+    words += f"The bar goes from {start} to the predicted value."
+    if any(entry.r2 is not None for entry in entries):
+        words += " R²: on renders that the run has not learned; photos are harder."
     if any(entry.spread is not None for entry in entries):
-        sentences.append("Thin line: one standard deviation over the photos, to either side.")
-    draw.text((_GAP, bottom - _LINE // 2), " ".join(sentences), "#555555", _font(_SMALL), anchor="lm")
+        words += " Thin line: one standard deviation over the photos, to either side."
+    return words
+
+
+def _wrapped(text: str, width: int, size: int) -> list[str]:
+    """Words in lines that fit on a sheet of some width, pixels; a word that does not fit has a line of its own."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _font(size).getlength(longer) <= width - 2 * _GAP:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines

@@ -271,6 +271,7 @@ def test_scripts_refuse_a_missing_config(script, tmp_path):
         ("f2p_trainer.py", "runs/NAME/latents", "f2p/metrics.json"),
         ("face_alignment.py", "folder tree of PNG", "alignment.csv"),
         ("predict.py", "PHOTO", "STEM.json"),
+        ("onnx_export.py", "networks of the run", "ONNX file"),
     ],
 )
 def test_help_says_what_is_read_and_written(script, read, written, tmp_path):

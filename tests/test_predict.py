@@ -1,6 +1,8 @@
 """Prediction: the networks of a run as a library, and predict.py around it."""
 
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +13,15 @@ import torch
 
 import predict
 from games.game import VERSION, default_game
-from games.parameters import BUILT_IN_TABLE, parse_parameters
+from games.listing import Entry, as_table, entries_of
+from games.parameters import BUILT_IN_TABLE, Parameter, parse_parameters
+from games.result_files import Result, ResultFiles
+from games.result_sheet import result_sheet, thumbnail
 from models.predictor import NoFace, Predictor, encode_aligned
 from models.vae import VAE
-from tests.helpers import error_of, run_command, run_here, small_vae
+from tests.helpers import ROOT, error_of, run_command, run_here, small_vae
 from utils.alignment import alignment_transform, misalignment_transform
+from utils.consensus import consensus
 from utils.errors import UserError
 from utils.pictures import read_rgb, write_picture
 
@@ -76,6 +82,49 @@ def test_a_photo_with_two_faces_is_refused_unless_the_largest_is_asked_for(predi
     with pytest.raises(NoFace, match="several faces were found"):
         predictor.predict(both)
     assert predictor.predict(both, "largest").parameters.shape == (54,)
+
+
+def test_all_faces_of_a_photo_are_predicted_from_left_to_right(predictor, photo):
+    """Three characters, the middle one small, so that neither score nor size gives their order."""
+    small = np.ascontiguousarray(photo[::2, ::2])
+    middle = np.pad(small, ((0, len(photo) - len(small)), (0, 0), (0, 0)), mode="edge")
+    found = predictor.predict_all(np.concatenate([photo, middle, photo[:, ::-1]], 1))
+
+    centre = np.array([127.5, 127.5])
+    x = [float(np.linalg.solve(one.alignment[:, :2], centre - one.alignment[:, 2])[0]) for one in found]
+    width = photo.shape[1]
+    assert len(found) == 3
+    assert x[0] < width < x[1] < 1.5 * width < x[2]
+    # Each is what its own part of the photo gives alone.
+    alone = predictor.predict(photo)
+    assert np.abs(found[0].aligned.astype(int) - alone.aligned).mean() < 6
+    assert np.abs(found[0].aligned.astype(int) - found[2].aligned).mean() > 6
+
+
+def test_a_photo_without_a_face_has_no_faces_at_all(predictor):
+    with pytest.raises(NoFace, match="no face was found"):
+        predictor.predict_all(np.full((200, 200, 3), 128, np.uint8))
+
+
+@pytest.mark.parametrize(
+    "photo", [np.zeros((50, 50), np.uint8), np.zeros((50, 50, 3), np.float32), np.zeros((50, 50, 4), np.uint8), "a.jpg"]
+)
+def test_what_is_no_photo_is_refused_by_name(predictor, photo):
+    for predict_it in (predictor.predict, predictor.predict_all):
+        with pytest.raises(ValueError, match="expected a .H, W, 3. uint8 RGB array"):
+            predict_it(photo)
+
+
+def test_the_readmes_lines_of_python_run_as_they_stand(smoke, photo, tmp_path, monkeypatch, capsys):
+    shutil.copytree(smoke / "runs" / "smoke", tmp_path / "runs" / "creator")
+    write_picture(tmp_path / "photo.jpg", photo)
+    monkeypatch.chdir(tmp_path)
+    block = re.search(r"From Python:\n```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert block is not None
+    exec(compile(block[1], "README.md", "exec"), {})
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told[:-1]] == default_game().names
+    assert told[-1] in ("a guess", "like the faces of training")
 
 
 def test_a_face_like_those_of_training_is_in_distribution_and_one_beyond_the_threshold_is_not(predictor, face):
@@ -204,14 +253,72 @@ def test_several_photos_of_a_person_are_averaged(predicted, photo, tmp_path):
     assert read_rgb(tmp_path / "average.png").shape[1] > 500
 
 
-def test_an_average_is_the_mean_and_shows_the_nearest_photo():
-    def seen(value: float) -> predict.Seen:
-        prediction = SimpleNamespace(parameters=np.full(3, value))
-        return predict.Seen(Path(f"{value}.png"), None, prediction)
+def seen_with(parameters: np.ndarray, path: str) -> predict.Seen:
+    return predict.Seen(Path(path), None, SimpleNamespace(parameters=parameters))
 
-    nearest, mean = predict.average([seen(0.0), seen(0.4), seen(0.5)])
-    np.testing.assert_allclose(mean, 0.3)
-    assert nearest.path == Path("0.4.png")
+
+def test_an_average_shows_the_nearest_photo_and_names_one_that_is_unlike_the_others(capsys):
+    photos = [seen_with(np.full(3, value), f"{value}.png") for value in (0.9, 0.40, 0.5, 0.43)]
+    nearest, found = predict.average(photos)
+    assert nearest.path == Path("0.43.png")
+    np.testing.assert_allclose(found.parameters, 0.43)
+    told = capsys.readouterr().err
+    assert "0.9.png is unlike the other photos" in told
+    assert "0.5.png is" not in told
+
+
+def test_an_average_says_what_it_left_out_and_how_far_photos_spread(smoke, predicted, monkeypatch):
+    """The networks find three vectors that agree, and one that does not."""
+    values = iter([0.5, 0.52, 0.54, 0.1])
+    predict_aligned = Predictor.predict_aligned
+
+    def made_up(self, faces):
+        value = next(values)
+        return [one._replace(parameters=np.full(54, value, np.float32)) for one in predict_aligned(self, faces)]
+
+    monkeypatch.setattr(Predictor, "predict_aligned", made_up)
+    paths = sorted((smoke / "data" / "smoke" / "images").iterdir())[:4]
+    found = predicted(*paths, "--aligned", "--average")["average"]
+    assert found["photos"] == list(map(str, paths[:3]))
+    assert list(found["left_out"]) == [str(paths[3])]
+    assert found["parameters"]["face_width"]["normalised"] == pytest.approx(0.52)
+    assert found["parameters"]["face_width"]["spread"] == pytest.approx(0.02)
+
+
+def test_one_readable_photo_makes_an_average_without_a_spread(smoke, predicted):
+    one = smoke / "data" / "smoke" / "images" / "face_000000.png"
+    found = predicted(one, "--aligned", "--average")["average"]
+    assert found["parameters"]["face_width"]["spread"] is None
+    assert found["left_out"] == {}
+
+
+def test_every_face_of_a_photo_has_a_result_of_its_own(predicted, photo, tmp_path):
+    write_picture(tmp_path / "us.png", np.concatenate([photo, photo[:, ::-1]], 1))
+    found = predicted(tmp_path / "us.png", "--faces", "all")
+    assert {stem: content["face"] for stem, content in found.items()} == {"us_1": 1, "us_2": 2}
+    assert (tmp_path / "us_2_character.png").exists()
+
+
+@pytest.mark.parametrize("other", ["--average", "--aligned"])
+def test_all_faces_of_photos_of_one_person_are_refused(tmp_path, other):
+    result = run_here("predict.py", "x.jpg", "--faces", "all", other, cwd=tmp_path, check=False)
+    assert f"{other} " in error_of(result)
+
+
+def test_the_character_alone_is_the_games_own_picture(smoke, predicted, tmp_path):
+    found = predicted(smoke / "data" / "smoke" / "images" / "face_000000.png", "--aligned")["face_000000"]
+    values = np.array([values["normalised"] for values in found["parameters"].values()])
+    picture = read_rgb(tmp_path / "face_000000_character.png").astype(int)
+    assert picture.shape == (256, 256, 3)
+    assert np.abs(picture - default_game().picture(values)).mean() < 0.1  # values are rounded in the JSON
+
+
+def test_a_table_of_the_sliders_is_printed_where_it_is_asked_for(smoke, tmp_path):
+    one = smoke / "data" / "smoke" / "images" / "face_000000.png"
+    command = ("predict.py", one, "--aligned", "--run", "runs/smoke", "--output", tmp_path)
+    told = run_here(*command, "--table", cwd=smoke).stdout
+    assert all(re.search(rf"^  {name} +-?\d", told, re.M) for name in default_game().names)
+    assert "face_width" not in run_here(*command, cwd=smoke).stdout
 
 
 def test_what_is_predicted_from_a_photo_says_how_long_it_took(smoke, photo, tmp_path):
@@ -220,7 +327,7 @@ def test_what_is_predicted_from_a_photo_says_how_long_it_took(smoke, photo, tmp_
     told = run_command(*command, cwd=smoke).stdout
     assert "a.png: " in told
     assert " s\n" in told
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.json", "a.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.json", "a.png", "a_character.png"]
 
 
 def test_a_face_out_of_distribution_is_warned_of(smoke, face, tmp_path, monkeypatch):
@@ -233,10 +340,8 @@ def test_a_face_out_of_distribution_is_warned_of(smoke, face, tmp_path, monkeypa
 
 def test_right_side_bones_follow_from_the_left_side_ones():
     table = parse_parameters(BUILT_IN_TABLE)
-    stages = {stage: SimpleNamespace(best=Path(f"{stage}.pt")) for stage in ("vae", "f2p")}
-    run = SimpleNamespace(folder=Path("runs/hs"), **stages)
-    predictor = SimpleNamespace(parameters=table, test_r2={}, run=run, creator_version=None)
-    result = predict.as_json(predictor, np.full(205, 0.25), [Path("x.jpg")])
+    files = ResultFiles(table, test_r2={}, game=None, origin={})
+    result = files.as_json(Result(np.full(205, 0.25), [Path("x.jpg")], [], aligned=np.zeros((8, 8, 3), np.uint8)))
 
     left = {name: values["value"] for name, values in result["parameters"].items()}
     right = {name: values["value"] for name, values in result["mirrored"].items()}
@@ -245,6 +350,134 @@ def test_right_side_bones_follow_from_the_left_side_ones():
     assert right["cf_J_Eye_s_R.position.x"] == -left["cf_J_Eye_s_L.position.x"]
     assert right["cf_J_Eye_s_R.rotation.z"] == -left["cf_J_Eye_s_L.rotation.z"]
     assert right["cf_J_Eye_s_R.rotation.x"] == left["cf_J_Eye_s_L.rotation.x"]
+
+
+# --- what several photos agree on -----------------------------------------------------------------
+
+
+def test_of_three_photos_the_middle_value_of_each_parameter_counts():
+    found = consensus(np.array([[0.1, 0.5], [0.2, 0.7], [0.25, 0.6]]))
+    assert found.outliers == []
+    np.testing.assert_allclose(found.parameters, [0.2, 0.6])
+
+
+def test_of_two_photos_the_mean_counts_as_nothing_tells_which_is_wrong():
+    found = consensus(np.array([[0.0, 1.0], [1.0, 0.0]]))
+    assert found.outliers == []
+    np.testing.assert_allclose(found.parameters, 0.5)
+    np.testing.assert_allclose(found.spread, np.sqrt(0.5))
+
+
+def test_a_quarter_at_either_end_of_each_parameter_is_left_out():
+    rng = np.random.default_rng(0)
+    vectors = 0.5 + 0.1 * rng.standard_normal((8, 40))
+    plain = consensus(vectors)
+    vectors[[0, 3], [7, 7]] = 1.0  # two photos are wrong in one parameter
+    found = consensus(vectors)
+    assert found.outliers == []
+    np.testing.assert_allclose(np.delete(found.parameters, 7), np.delete(plain.parameters, 7))
+    assert abs(found.parameters[7] - plain.parameters[7]) < 0.1 < abs(vectors[:, 7].mean() - plain.parameters[7])
+
+
+def test_a_photo_that_is_wrong_as_a_whole_does_not_count():
+    rng = np.random.default_rng(1)
+    vectors = 0.5 + 0.05 * rng.standard_normal((5, 54))
+    vectors[2] = rng.random(54)
+    found = consensus(vectors)
+    assert found.outliers == [2]
+    expected = consensus(np.delete(vectors, 2, axis=0))
+    np.testing.assert_allclose(found.parameters, expected.parameters)
+    np.testing.assert_allclose(found.spread, np.delete(vectors, 2, axis=0).std(0, ddof=1))
+    assert found.nearest != 2
+
+
+def test_photos_that_differ_as_photos_do_all_count():
+    rng = np.random.default_rng(2)
+    for count in (3, 4, 6, 12):
+        assert consensus(0.5 + 0.1 * rng.standard_normal((count, 54))).outliers == []
+
+
+# --- what people read -----------------------------------------------------------------------------
+
+
+def test_values_have_the_decimals_that_a_hundredth_of_their_range_needs():
+    wide, narrow = Parameter("wide", "g", "bone", -90, 360, ""), Parameter("narrow", "g", "bone", -0.04, 0.05, "")
+    entries = entries_of([wide, narrow], np.array([0.5, 0.25]), test_r2={"wide": 0.81, "narrow": 0.2})
+    assert [entry.shown for entry in entries] == ["135", "-0.0175"]
+    assert [entry.trust for entry in entries] == ["trust it", "a guess"]
+
+
+def test_a_table_lists_right_side_bones_below_their_group():
+    table = parse_parameters(BUILT_IN_TABLE)
+    entries = entries_of(table, np.full(205, 0.25), test_r2={})
+    lines = as_table(table, entries).splitlines()
+    groups = [line.rstrip(":") for line in lines if not line.startswith(" ")]
+    assert groups == ["whole", "chin", "cheek", "eye", "nose", "mouth"]
+    right = next(i for i, line in enumerate(lines) if line.startswith("  cf_J_Eye_s_R.position.x"))
+    assert lines.index("eye:") < right < lines.index("nose:")
+    assert "mirrors cf_J_Eye_s_L.position.x" in lines[right]
+    assert sum(not line.endswith(":") for line in lines) == 205 + sum("_L." in parameter.name for parameter in table)
+
+
+def bars_of(*entries: Entry) -> np.ndarray:
+    """The part of a sheet that shows the sliders: a heading and a line."""
+    return result_sheet([("face", np.full((256, 256, 3), 255, np.uint8))], entries)[285:322].astype(int)
+
+
+def coloured(picture: np.ndarray, colour: tuple[int, int, int]) -> int:
+    """How many pixels have a colour."""
+    return int((np.abs(picture - colour).max(-1) < 3).sum())
+
+
+def test_a_bar_is_as_long_as_a_slider_is_far_from_the_average_and_its_look_says_how_far_to_trust_it():
+    dark, hatch = (0x1D, 0x5F, 0xA6), (0xB4, 0xB4, 0xB4)
+    short = Entry("jaw", "chin", 0.6, 0.5, "0.6", r2=0.9, spread=None)
+    long = short._replace(value=0.9)
+    assert coloured(bars_of(long), dark) > 2.5 * coloured(bars_of(short), dark)
+    assert coloured(bars_of(long), hatch) < 20  # where letters fade out
+    guess = bars_of(long._replace(r2=0.1))
+    assert coloured(guess, dark) == 0
+    assert coloured(guess, hatch) > 100
+    assert coloured(bars_of(long._replace(spread=0.2)), (0, 0, 0)) > coloured(bars_of(long), (0, 0, 0)) + 20
+
+
+def test_what_a_sheet_warns_of_stands_on_it_however_long_it_is():
+    entries = [Entry("jaw", "chin", 0.6, 0.5, "0.6", r2=0.9, spread=None)]
+    face, red = ("face", np.full((256, 256, 3), 255, np.uint8)), (0xB0, 0x2A, 0x1E)
+    plain, short, long = (result_sheet([face], entries, note) for note in ("", "Beware.", "Beware of this. " * 40))
+    assert coloured(plain.astype(int), red) == 0 < coloured(short.astype(int), red)
+    assert coloured(long.astype(int), red) > 100 * coloured(short.astype(int), red) / 5
+    assert coloured(long[:, -10:].astype(int), (255, 255, 255)) == 10 * len(long)  # nothing runs off the sheet
+
+
+@pytest.mark.parametrize("count", [1, 3, 54, 205])
+def test_a_sheet_has_room_for_any_number_of_sliders(count):
+    """Every slider draws one track; none runs into the next column or off the sheet."""
+    entries = [Entry(f"slider_{i}" * (1 + i % 4), f"group {i // 20}", 0.5, 0.5, "0.5", 0.9, None) for i in range(count)]
+    sheet = result_sheet([("face", np.zeros((80, 60, 3), np.uint8))], entries)
+    # A track's upper edge, left and right of the tick at the average: 50 pixels or more of its colour, none above.
+    track = (sheet == 0xED).all(-1)
+    edge = track & ~np.roll(track, 1, axis=0)
+    begins = (
+        edge
+        & ~np.roll(edge, 1, axis=1)
+        & np.lib.stride_tricks.sliding_window_view(np.pad(edge, ((0, 0), (0, 49))), 50, axis=1).all(-1)
+    )
+    assert begins.sum() == 2 * count
+    assert max(sheet.shape[:2]) < 1500
+
+
+def test_the_frame_about_a_face_lies_where_the_face_does():
+    photo = np.full((512, 512, 3), 128, np.uint8)
+    alignment = np.array([[1.0, 0, -100], [0, 1.0, -200]])  # the face's corner is at 100, 200
+    changed = (thumbnail(photo, alignment) != 128).any(-1)
+    rows, columns = np.nonzero(changed)
+    assert changed.shape == (256, 256)
+    assert (columns.min(), rows.min()) == pytest.approx((50, 100), abs=3)
+    assert (columns.max(), rows.max()) == pytest.approx((178, 228), abs=3)
+
+
+# --- what is refused ------------------------------------------------------------------------------
 
 
 def test_an_output_that_is_a_file_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
