@@ -22,7 +22,7 @@ _SIDE, _WIDEST, _GAP, _LINE = 256, 460, 10, 15
 _NARROWEST = 700
 
 #: Of a column of bars: widths of the bars and of the values beside them, space to the next column.
-_BAR, _VALUE, _BETWEEN = 110, 46, 22
+_BAR, _VALUE, _BETWEEN = 110, 56, 18
 
 #: Sliders per column before another one is begun, most columns, and letters of a name that are shown.
 _PER_COLUMN, _MOST_COLUMNS, _LETTERS = 24, 4, 30
