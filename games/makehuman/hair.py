@@ -18,6 +18,8 @@ _EYE_LEVEL = 7.325  #: decimetres
 #: Instead of a card's number: lashes, which cover every other sample, and cloth, which covers all.
 VEIL, SOLID = -1.0, -2.0
 
+STRANDS = 256  #: different ones, a power of two
+
 #: Shares of a strand's length: short near the root, where it follows the curve of the head.
 _STEPS = np.array([1.0, 1.2, 1.5, 2.0, 2.6, 3.4]) / 11.7
 
@@ -302,13 +304,12 @@ def joined(parts: list[Cards]) -> Cards:
     return Cards(**fields, triangles=np.concatenate(corners))
 
 
-def strand_texture(size: int = 256) -> np.ndarray:
-    """(size, size) uint8: how long a strand of a card is, rows across cards and columns along: 255 the longest."""
+def strand_reach() -> np.ndarray:
+    """(STRANDS,) float32: at which share of a card's length each of its strands ends."""
     rng = np.random.default_rng(7)
-    length = rng.random(size) * 0.42 + 0.58
+    length = rng.random(STRANDS) * 0.42 + 0.58
     length = np.maximum(length, np.roll(length, 1) * 0.8)
-    along = np.linspace(0, 1, size)
-    return (np.clip((length[:, None] - along) * 3 + 0.5, 0, 1) * 255).astype(np.uint8)
+    return (np.floor(length * 255 + 9.83) / 256).astype(np.float32)  # whole 256ths, for strands end bluntly
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

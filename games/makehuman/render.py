@@ -12,7 +12,7 @@ import numpy as np
 
 from games.makehuman import camera, skin
 from games.makehuman.data import EYE, SKIN, TEETH, TONGUE
-from games.makehuman.hair import SOLID, STYLES, VEIL, Cards, grow, hat, joined, lashes, strand_texture
+from games.makehuman.hair import SOLID, STRANDS, STYLES, VEIL, Cards, grow, hat, joined, lashes, strand_reach
 from games.makehuman.looks import Look
 from games.makehuman.occlusion import bake_occlusion
 from games.makehuman.parameters import game_values
@@ -27,7 +27,7 @@ _EVEN_DEPTH = 0.08  #: decimetres between the samples of a pixel that is shaded 
 _LEAST_FACING = -0.15  #: cards that turn further away are behind the head or behind others
 _PRESSED = 0.35  #: decimetres
 _HAT = "hat"
-_STRAND = 100  #: of the strand texture, above which there is a strand
+_STRANDS_ACROSS = 14  #: strands of a card, side by side
 _TEETH_TINT, _TONGUE_TINT = (0.78, 0.72, 0.62), (0.42, 0.13, 0.12)
 
 
@@ -80,7 +80,7 @@ class Renderer:
         places = skin.coordinates(surface.rest, height=height)
         occlusion = self._rig.at_drawn(bake_occlusion(self._rig.rest_surface)[:, None]).T
         self._static = np.concatenate([places, occlusion, surface.masks.T]).astype(np.float32)
-        self._strand_texture = strand_texture()
+        self._strand_reach = strand_reach()
         self._cards: dict[tuple[str, ...], Cards] = {}
 
     # --- geometry ---------------------------------------------------------------------------------
@@ -282,9 +282,12 @@ class Renderer:
         self, buffer: DepthBuffer, cards: Cards, colour: np.ndarray, view: View, positions: np.ndarray
     ) -> _Layer:
         """Draw cards before the camera where their strands are nearest."""
-        turned = view.turned(cards.rest + (positions - self._rig.neutral)[cards.nearest])
-        facing = (cards.normals @ view.rotation[2].astype(np.float32)).take(cards.triangles).max(1) > _LEAST_FACING
-        triangles = self._projected(view, turned, cards.triangles[facing], both_sides=True)
+        moved = (positions - self._rig.neutral).take(cards.nearest, axis=0)
+        turned = view.turned(cards.rest + moved)
+        to_viewer = cards.normals @ view.rotation[2].astype(np.float32) > _LEAST_FACING
+        first, second, third = (to_viewer.take(corner) for corner in cards.triangles.T)
+        facing = np.flatnonzero(first | second | third)
+        triangles = self._projected(view, turned, cards.triangles.take(facing, axis=0), both_sides=True)
         # Cloth presses down what would reach through it.
         nearer = np.float32(_PRESSED) * (cards.place[:, 2] == SOLID)
         strands = self._strands_of(cards, triangles)
@@ -292,19 +295,18 @@ class Renderer:
 
     def _strands_of(self, cards: Cards, triangles: Triangles) -> Holes:
         """Where triangles of cards show a strand; between strands a card is not there."""
-        side = len(self._strand_texture)
         card = cards.place[:, 2].take(triangles.corners[0])
-        across = triangles.plane_of(cards.place[:, 0] * np.float32(14))
-        across[2] += card * np.float32(7919)
-        along = triangles.plane_of(cards.place[:, 1] * np.float32(side))
+        across = triangles.plane_of(cards.place[:, 0] * np.float32(_STRANDS_ACROSS))
+        across[2] += card * np.float32(7919)  # each card begins at a strand of its own
+        along = triangles.plane_of(cards.place[:, 1])
 
         def is_there(triangle: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
             x, y = column.astype(np.float32), row.astype(np.float32)
-            strand = evaluated(across, triangle, x, y).astype(np.intp) % side
-            place = np.clip(evaluated(along, triangle, x, y), 0, side - 1).astype(np.intp)
-            there = self._strand_texture.ravel().take(strand * side + place) > _STRAND
+            strand = evaluated(across, triangle, x, y).astype(np.intp) & (STRANDS - 1)
+            there = evaluated(along, triangle, x, y) < self._strand_reach.take(strand)
             of_card = card.take(triangle)
-            return np.where(of_card == VEIL, (row + column) & 1 == 0, there | (of_card == SOLID))
+            there |= of_card == SOLID
+            return np.where(of_card == VEIL, (row + column) & 1 == 0, there)
 
         return is_there
 

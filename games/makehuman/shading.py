@@ -310,9 +310,12 @@ def shade_hair(
     shade = (np.float32(0.55) + np.float32(0.75) * card + streak) * (np.float32(0.55) + np.float32(0.5) * along)
     shade *= 1 - np.float32(0.8) * veil
     light = lighting.on(unit(normal), np.float32(0.35) + np.float32(0.65) * along, 1.0)
-    cosine = np.clip(lighting.half @ unit(tangent), -1, 1)
-    sine = np.sqrt(1 - cosine * cosine)
-    shine = (1 - cloth - veil) * (sine**24) * np.clip(normal[2] + np.float32(0.3), 0, 1) * (np.float32(0.3) + card)
+    cosine = lighting.half @ unit(tangent)
+    shine = np.maximum(1 - cosine * cosine, 0)  # squared sine
+    shine *= shine * shine
+    shine *= shine
+    shine *= shine
+    shine *= (1 - cloth - veil) * np.clip(normal[2] + np.float32(0.3), 0, 1) * (np.float32(0.3) + card)
     tint = linear(colour)
     result = tint * shade * light
     result += (tint * np.float32(0.55) + np.float32(0.018)) * shine * np.float32(np.mean(lighting.look.key.colour))
