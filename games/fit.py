@@ -8,8 +8,6 @@ from the game's own renders. That takes no geometry of the game: any game with l
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import lsq_linear
-from scipy.stats import spearmanr
 
 from utils.alignment import similarity_transform, transform_points
 from utils.errors import UserError
@@ -91,6 +89,8 @@ class Fitter:
 
     def fit(self, points: np.ndarray) -> np.ndarray:
         """Points (N, K, 2) in pixels of any pictures → parameters (N, P) in [0, 1]."""
+        from scipy.optimize import lsq_linear  # here: scipy takes a second to import, and only fitting needs it
+
         wanted = (self._shapes(points) - self._constant) @ self._weighted + self._prior @ self.average
         targets = np.linalg.solve(self._root.T, wanted.T).T
         found = np.array([lsq_linear(self._root, target, (0, 1), method="bvls").x for target in targets])
@@ -146,4 +146,6 @@ def shrunk_covariance(rows: np.ndarray) -> np.ndarray:
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's ρ of (N,) and (N,); 0 where one of them is constant."""
+    from scipy.stats import spearmanr
+
     return 0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(spearmanr(a, b).statistic)

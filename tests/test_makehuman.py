@@ -137,7 +137,7 @@ def test_macros_are_shares():
 
 def test_the_table(game: MakeHuman):
     assert isinstance(game, EmbeddedGame)
-    assert game.version == "2.0"
+    assert game.version == "2.1"
     assert len(set(game.names)) == len(game.names) == len(parameters.neutral())
     assert {p.kind for p in game.parameters} == {"slider", "macro"}
     assert sum(p.kind == "macro" for p in game.parameters) == 5
