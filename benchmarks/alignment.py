@@ -166,8 +166,7 @@ def parse_options() -> argparse.Namespace:
         "--frame",
         type=int,
         default=5,
-        help="which photo of each person is turned, counted from 0 (default 5; the limits of models/mtcnn.py were set "
-        "on 0, 2, 4, 7 and 9)",
+        help="which photo of each person is turned, counted from 0 (default 5; models/mtcnn.py was tuned on 0)",
     )
     parser.add_argument("--people", type=int, help="how many people, evenly spread (default all)")
     options = parser.parse_args()

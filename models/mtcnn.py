@@ -53,16 +53,21 @@ _THRESHOLDS = (0.6, 0.7, 0.7)
 #: Side of the smallest face looked for, in pixels, and ratio of neighbouring scales.
 _SMALLEST_FACE, _PYRAMID_FACTOR = 20.0, 0.709
 
-#: Logits that a disagreement of 1 takes off the evidence of a face.
+# The limits of the evidence were set on 87 video frames of as many people (frame 0 of every fourth) and 120 pictures of
+# characters, seen upright and in three turns. 204 upright faces were found, and 178 lying ones with wrong points.
+
+#: Logits that a disagreement of 1 takes off. It is 0.06 for the median upright face and 0.4 for a lying one. At 20
+#: and at 25 the evidence of the two kinds does not overlap; at 15 and below it does.
 _DISAGREEMENT = 20.0
 
-#: Evidence that an upright face must exceed.
+#: Evidence that an upright face must exceed. Upright faces have −2.8 or more; of lying faces 176 have less than −4.
 _UPRIGHT = -4.0
 
-#: Evidence with which no other turn need be searched.
+#: Evidence with which no other turn need be searched. Lying faces have −3.1 or less, upright frames −0.6 or more.
 _CERTAIN = -1.0
 
-#: First look + second look − disagreement, as above, of a face that is plainly upright.
+#: Logits of both looks minus disagreement, of a face that is plainly upright: 166 of the upright faces, 86 of the 87
+#: in frames. Lying faces have 5.9 or less.
 _PLAIN = 8.0
 
 #: The order of the five points in a mirror image.
