@@ -14,8 +14,8 @@ _SMALLEST = 1e-6  #: twice the area of a triangle that is drawn
 _FAR = np.iinfo(np.int64).max  #: what a depth buffer holds where there is nothing
 _FURTHER = np.float32(16)  #: decimetres that are added to depths, so that none is below 0
 
-#: Which of N places of triangles are there, (N,) bool: numbers of triangles, rows and columns of samples, (N,) each.
-Holes = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+#: Which of N places of triangles are there, (N,) bool: numbers of triangles and samples, (N,) each.
+Holes = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Triangles(NamedTuple):
@@ -179,7 +179,7 @@ class DepthBuffer:
             np.minimum.at(found, sample, keys)
             changed = np.flatnonzero(found != nearest)
             found = found.take(changed)
-            there = holes(_number(found) - first, *self.rows_and_columns(places.take(changed)))
+            there = holes(_number(found) - first, places.take(changed))
             seen, hole = np.flatnonzero(there), np.flatnonzero(~there)
             self._nearest[places.take(changed.take(seen))] = found.take(seen)
 
@@ -190,11 +190,6 @@ class DepthBuffer:
             left = np.flatnonzero(keys > behind.take(sample))
             sample, keys = again.take(sample.take(left)), keys.take(left)
             places, nearest = places.take(missed), nearest.take(missed)
-
-    def rows_and_columns(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where samples (N,) are, each (N,)."""
-        rows = samples // self.width  # np.divmod is slower
-        return rows, samples - rows * self.width
 
     def owner(self) -> np.ndarray:
         """(H·W,) the number of the triangle that each sample shows, −1 where there is none."""

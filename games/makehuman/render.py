@@ -36,20 +36,31 @@ class _Samples(NamedTuple):
 
     corners: np.ndarray  #: (3, N) the vertices around
     weights: np.ndarray  #: (3, N) float32 barycentric coordinates
-    kind: np.ndarray  #: (N,) skin, eye, teeth or tongue
-
-    def chosen(self, index: np.ndarray) -> "_Samples":
-        """The samples of an index only."""
-        return _Samples(self.corners.take(index, axis=1), self.weights.take(index, axis=1), self.kind.take(index))
 
     def interpolated(self, table: np.ndarray) -> np.ndarray:
         """(C, N) values of a table (C, V)."""
-        result = np.empty((len(table), len(self.kind)), np.float32)
+        result = np.empty((len(table), self.weights.shape[1]), np.float32)
         for row, out in zip(table, result, strict=True):
             np.multiply(row.take(self.corners[0]), self.weights[0], out=out)
             out += row.take(self.corners[1]) * self.weights[1]
             out += row.take(self.corners[2]) * self.weights[2]
         return result
+
+
+class _Grid:
+    """Where the samples of a picture are: S² pixels of s² samples each, numbered row by row; R = S · s."""
+
+    def __init__(self, size: int, supersample: int) -> None:
+        resolution = size * supersample
+        rows, columns = np.divmod(np.arange(resolution**2), resolution)
+        self.pixel = rows // supersample * size + columns // supersample  #: (R²,) of each sample
+        self.x, self.y = columns.astype(np.float32), rows.astype(np.float32)  #: (R²,) of each sample
+        self.is_even = (rows + columns) % 2 == 0  #: (R²,) every other sample, as on a chess-board
+        rows, columns = np.divmod(np.arange(size**2), size)
+        self.first = (rows * resolution + columns) * supersample  #: (S²,) the first sample of each pixel
+        middle = np.float32((supersample - 1) / 2)
+        self.middle_x = self.x.take(self.first) + middle  #: (S²,) of each pixel
+        self.middle_y = self.y.take(self.first) + middle
 
 
 class _Layer(NamedTuple):
@@ -71,7 +82,7 @@ class Renderer:
     def __init__(self, size: int = 256, supersample: int = 2) -> None:
         self.size, self.supersample = size, supersample
         self._resolution = size * supersample
-        self._pixel_of_sample = self._spread(np.arange(size**2).reshape(size, size)).ravel()
+        self._grid = _Grid(size, supersample)
         self._rig = Rig(subdivided=size >= _SUBDIVIDED_FROM)
         surface = self._rig.surface
         height = max(128, size * supersample)
@@ -79,7 +90,8 @@ class Renderer:
         # One row per attribute of the vertices that does not depend on the face.
         places = skin.coordinates(surface.rest, height=height)
         occlusion = self._rig.at_drawn(bake_occlusion(self._rig.rest_surface)[:, None]).T
-        self._static = np.concatenate([places, occlusion, surface.masks.T]).astype(np.float32)
+        lips, _, mouth, _ = surface.masks.T
+        self._static = np.concatenate([places, occlusion, [lips, mouth]]).astype(np.float32)
         self._strand_reach = strand_reach()
         self._cards: dict[tuple[str, ...], Cards] = {}
 
@@ -147,24 +159,30 @@ class Renderer:
         owner = buffer.owner()
 
         # Shade it. A pixel that shows one piece of skin and nothing over it is shaded once.
-        whole = self._whole_pixels(owner, buffer.depth(), self._rig.surface.kind[head.which])
-        rows, columns = np.nonzero(whole)
-        apart = np.flatnonzero((owner >= 0) & (owner < len(head.which)) & ~self._spread(whole).ravel())
-        over = [layer.samples(owner) for layer in layers]
+        kind = self._rig.surface.kind.take(head.which)
+        whole = self._whole_pixels(owner, buffer.depth(), skin=np.count_nonzero(kind == SKIN)).ravel()
+        pixels = np.flatnonzero(whole)
+        apart = np.flatnonzero((owner >= 0) & (owner < len(kind)) & ~whole.take(self._grid.pixel))
+        of_kind = kind.take(owner.take(apart))
+        apart = apart.take(np.argsort(of_kind, kind="stable"))
+        counts = np.bincount(of_kind, minlength=TONGUE + 1)
+        counts[SKIN] += len(pixels)
         of_head = self._shade_head(
-            self._head_samples(head, owner, rows, columns, apart),
+            self._head_samples(head, owner, pixels, apart),
+            counts,
             view=view,
             drawn=drawn,
             turned=turned,
             lighting=lighting,
         )
+        over = [layer.samples(owner) for layer in layers]
         of_layers = [self._shade_layer(*each, owner, view, lighting) for each in zip(layers, over, strict=True)]
         display = np.sqrt(np.clip(np.concatenate([of_head, *of_layers], axis=1), 0, 1))
 
         # Lay it over the background.
         planes = camera.background(self.size, look, supersample=self.supersample)
-        self._lay(planes, np.concatenate([apart, *over]), display[:, len(rows) :])
-        _put(planes, rows * self.size + columns, display[:, : len(rows)])
+        self._lay(planes, np.concatenate([apart, *over]), display[:, len(pixels) :])
+        planes.reshape(3, -1)[:, pixels] = display[:, : len(pixels)]
         picture = cv2.merge(list(planes))
         if look.photo_seed is not None:
             anchors = self._rig.landmarks.fixed(turned[:, : len(positions)].T)
@@ -173,7 +191,7 @@ class Renderer:
 
     def _lay(self, planes: np.ndarray, samples: np.ndarray, colours: np.ndarray) -> None:
         """Lay samples (N,) with colours (3, N) over a picture (3, S, S), in place: a pixel is the mean of its samples."""
-        pixels, count = self._pixel_of_sample.take(samples), self.size**2
+        pixels, count = self._grid.pixel.take(samples), self.size**2
         share = np.float32(1 / self.supersample**2)
         free = 1 - np.bincount(pixels, minlength=count).astype(np.float32) * share
         for plane, colour in zip(planes.reshape(3, -1), colours * share, strict=True):
@@ -182,30 +200,25 @@ class Renderer:
 
     # --- the head ---------------------------------------------------------------------------------
 
-    def _head_samples(
-        self, head: Triangles, owner: np.ndarray, rows: np.ndarray, columns: np.ndarray, apart: np.ndarray
-    ) -> _Samples:
-        """The middles of whole pixels (rows, columns), then the samples `apart`, as places of the head's triangles."""
-        step = self.supersample
-        sample_rows, sample_columns = np.divmod(apart, self._resolution)
-        triangle = owner.take(np.concatenate([rows * (step * self._resolution) + columns * step, apart]))
-        middle = (step - 1) / 2
-        x = np.concatenate([columns * step + middle, sample_columns]).astype(np.float32)
-        y = np.concatenate([rows * step + middle, sample_rows]).astype(np.float32)
+    def _head_samples(self, head: Triangles, owner: np.ndarray, pixels: np.ndarray, apart: np.ndarray) -> _Samples:
+        """The middles of whole pixels, then the samples `apart`, as places of the head's triangles."""
+        grid = self._grid
+        triangle = owner.take(np.concatenate([grid.first.take(pixels), apart]))
+        x = np.concatenate([grid.middle_x.take(pixels), grid.x.take(apart)])
+        y = np.concatenate([grid.middle_y.take(pixels), grid.y.take(apart)])
         weights = np.clip(head.weights(triangle, x, y), 0, 1)
         weights /= weights[0] + weights[1] + weights[2]
-        corners = np.stack([corner.take(triangle) for corner in head.corners])
-        return _Samples(corners, weights, self._rig.surface.kind.take(head.which).take(triangle))
+        return _Samples(head.corners.take(triangle, axis=1), weights)
 
     def _projected(self, view: View, turned: np.ndarray, corners: np.ndarray, *, both_sides: bool = False) -> Triangles:
         """Triangles before the camera, in the coordinates of samples, whose centres are whole."""
         points = (view.pixels(turned) + np.float32(0.5)) * np.float32(self.supersample) - np.float32(0.5)
         return project(points, corners, width=self._resolution, height=self._resolution, both_sides=both_sides)
 
-    def _whole_pixels(self, owner: np.ndarray, depth: np.ndarray, kind: np.ndarray) -> np.ndarray:
-        """(S, S) bool: pixels all of whose samples show skin of about the same depth."""
+    def _whole_pixels(self, owner: np.ndarray, depth: np.ndarray, *, skin: int) -> np.ndarray:
+        """(S, S) bool: pixels all of whose samples show skin, the first triangles, of about the same depth."""
         step = self.supersample
-        is_skin = ((owner >= 0) & (owner < np.searchsorted(kind, SKIN, "right"))).reshape(self._resolution, -1)
+        is_skin = ((owner >= 0) & (owner < skin)).reshape(self._resolution, -1)
         depth = depth.reshape(self._resolution, -1)
         parts = [np.s_[i::step, j::step] for i in range(step) for j in range(step)]
         near, far, whole = depth[parts[0]], depth[parts[0]], is_skin[parts[0]]
@@ -213,43 +226,40 @@ class Renderer:
             near, far, whole = np.minimum(near, depth[part]), np.maximum(far, depth[part]), whole & is_skin[part]
         return whole & (far - near < _EVEN_DEPTH)
 
-    def _spread(self, pixels: np.ndarray) -> np.ndarray:
-        """(S, S) values of pixels at their samples, (R, R)."""
-        return pixels.repeat(self.supersample, 0).repeat(self.supersample, 1)
-
     def _shade_head(
-        self, samples: _Samples, *, view: View, drawn: np.ndarray, turned: np.ndarray, lighting: Lighting
+        self,
+        samples: _Samples,
+        counts: np.ndarray,
+        *,
+        view: View,
+        drawn: np.ndarray,
+        turned: np.ndarray,
+        lighting: Lighting,
     ) -> np.ndarray:
-        """Colours (3, N) of samples of the head."""
+        """Colours (3, N) of samples of the head, sorted by their kinds; counts: how many there are of each kind."""
         normals = view.rotation.astype(np.float32) @ self._rig.surface.mesh.normals(drawn).T
-        tables = [normals, self._static]
-        if lighting.shadow is not None:
-            tables.append(turned)
-        values = samples.interpolated(np.concatenate(tables))
-        at = Attributes(unit(values[:3]), values[10:], *values[3:10])
+        values = samples.interpolated(np.concatenate([normals, turned, self._static]))
+        at = Attributes(unit(values[:3]), values[3:6], *values[6:])
+        ends = np.cumsum(counts)
+        parts = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
 
-        colours = np.empty((3, len(samples.kind)), np.float32)
-        of_skin = np.flatnonzero(samples.kind == SKIN)
+        colours = np.empty((3, ends[-1]), np.float32)
         offset = _noise_offset(lighting.look)
-        _put(colours, of_skin, shade_skin(_chosen(at, of_skin), self._charts, lighting, offset=offset))
-        of_eyes = np.flatnonzero(samples.kind == EYE)
-        if len(of_eyes):
-            outward = self._outward(drawn, samples.chosen(of_eyes), view)
-            _put(colours, of_eyes, shade_eyes(_chosen(at, of_eyes), outward, _gaze(view, lighting.look), lighting))
-        for part, tint in ((TEETH, _TEETH_TINT), (TONGUE, _TONGUE_TINT)):
-            of_part = np.flatnonzero(samples.kind == part)
-            if len(of_part):
-                _put(colours, of_part, shade_mouth(_chosen(at, of_part), tint, lighting))
+        colours[:, parts[SKIN]] = shade_skin(at.of(parts[SKIN]), self._charts, lighting, offset=offset)
+        if counts[EYE]:
+            of_eyes = at.of(parts[EYE])
+            outward = self._outward(of_eyes.position, turned)
+            colours[:, parts[EYE]] = shade_eyes(of_eyes, outward, _gaze(view, lighting.look), lighting)
+        for kind, tint in ((TEETH, _TEETH_TINT), (TONGUE, _TONGUE_TINT)):
+            if counts[kind]:
+                colours[:, parts[kind]] = shade_mouth(at.of(parts[kind]), tint, lighting)
         return colours
 
-    def _outward(self, drawn: np.ndarray, samples: _Samples, view: View) -> np.ndarray:
-        """(3, N) unit directions from the middle of the eye, in the camera's axes."""
-        middles = np.stack([drawn[eye].mean(0) for eye in self._rig.eyes])
-        side = (drawn[samples.corners[0], 0] > middles.mean(0)[0]).astype(int)
-        outward = view.rotation.astype(np.float32) @ (
-            samples.interpolated(drawn.T.astype(np.float32)) - middles[side].T
-        )
-        return outward / np.sqrt((outward * outward).sum(0))
+    def _outward(self, positions: np.ndarray, turned: np.ndarray) -> np.ndarray:
+        """(3, N) unit directions from the middle of the eye to positions on it (3, N), in the camera's axes."""
+        right, left = (turned.take(eye, axis=1).mean(1, keepdims=True) for eye in self._rig.eyes)
+        is_left = positions[0] > (right[0] + left[0]) / 2
+        return unit(positions - np.where(is_left, left, right))
 
     # --- hair, beard and lashes -------------------------------------------------------------------
 
@@ -300,13 +310,13 @@ class Renderer:
         across[2] += card * np.float32(7919)  # each card begins at a strand of its own
         along = triangles.plane_of(cards.place[:, 1])
 
-        def is_there(triangle: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-            x, y = column.astype(np.float32), row.astype(np.float32)
+        def is_there(triangle: np.ndarray, sample: np.ndarray) -> np.ndarray:
+            x, y = self._grid.x.take(sample), self._grid.y.take(sample)
             strand = evaluated(across, triangle, x, y).astype(np.intp) & (STRANDS - 1)
             there = evaluated(along, triangle, x, y) < self._strand_reach.take(strand)
             of_card = card.take(triangle)
             there |= of_card == SOLID
-            return np.where(of_card == VEIL, (row + column) & 1 == 0, there)
+            return np.where(of_card == VEIL, self._grid.is_even.take(sample), there)
 
         return is_there
 
@@ -316,23 +326,11 @@ class Renderer:
         """Colours (3, N) of the samples (N,) that show a layer."""
         cards, rotation = layer.cards, view.rotation.astype(np.float32)
         triangle = owner.take(samples) - layer.numbers.start
-        row, column = np.divmod(samples, self._resolution)
-        weights = layer.triangles.weights(triangle, column.astype(np.float32), row.astype(np.float32))
-        corners = np.stack([corner.take(triangle) for corner in layer.triangles.corners])
-        values = _Samples(corners, weights, triangle).interpolated(
+        weights = layer.triangles.weights(triangle, self._grid.x.take(samples), self._grid.y.take(samples))
+        values = _Samples(layer.triangles.corners.take(triangle, axis=1), weights).interpolated(
             np.concatenate([rotation @ cards.normals.T, rotation @ cards.tangents.T, cards.place.T])
         )
         return shade_hair(values[:3], values[3:6], values[6:9], layer.colour, lighting)
-
-
-def _put(planes: np.ndarray, index: np.ndarray, values: np.ndarray) -> None:
-    """Write values (C, N) at places (N,) of C contiguous planes, in place."""
-    for plane, of_plane in zip(planes, values, strict=True):
-        plane.reshape(-1)[index] = of_plane
-
-
-def _chosen(at: Attributes, index: np.ndarray) -> Attributes:
-    return Attributes(*(part.take(index, axis=-1) if part.size else part for part in at))
 
 
 def _gaze(view: View, look: Look) -> np.ndarray:

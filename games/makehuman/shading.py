@@ -25,9 +25,11 @@ class Attributes(NamedTuple):
     row: np.ndarray
     occlusion: np.ndarray  #: 1 where the whole sky is seen
     lips: np.ndarray
-    lids: np.ndarray
     mouth: np.ndarray
-    ears: np.ndarray
+
+    def of(self, part: slice) -> "Attributes":
+        """Those of a part of the samples."""
+        return Attributes(*(values[..., part] for values in self))
 
 
 def linear(display: np.ndarray) -> np.ndarray:
