@@ -53,6 +53,8 @@ def put_before(display: np.ndarray, look: Look, *, view: View, landmarks: np.nda
 
     landmarks: (68, 3) fixed landmarks in the camera's axes, in decimetres.
     """
+    if not (look.glasses or look.hand):
+        return
     rng = np.random.default_rng([look.photo_seed or 0, 4])
     if look.glasses:
         _draw_glasses(display, rng, view=view, landmarks=landmarks)
