@@ -47,7 +47,7 @@ class Spans(NamedTuple):
     triangle: np.ndarray  #: (N,) into `Triangles`
     row: np.ndarray  #: (N,)
     left: np.ndarray  #: (N,) the first column
-    count: np.ndarray  #: (N,) of columns
+    length: np.ndarray  #: (N,) columns
 
 
 def evaluated(plane: np.ndarray, triangle: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -159,7 +159,7 @@ class DepthBuffer:
 
     def _fragments(self, triangles: Triangles, plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """All samples that triangles cover, and their keys, (F,) each; plane: (3, T) the depth as a·x + b·y + c."""
-        triangle, row, left, count = cover(triangles, width=self.width, height=self.height)
+        triangle, row, left, length = cover(triangles, width=self.width, height=self.height)
         a, b, c = plane
         slope = (np.rint(a * _STEPS).astype(np.int64) << _NUMBER_BITS).take(triangle)
         start = a.take(triangle) * left.astype(np.float32)
@@ -169,9 +169,9 @@ class DepthBuffer:
         key += triangle
 
         # Fragment k of a span that begins with fragment `before` has the span's key + (k − before) · slope.
-        before = _before(count)
+        before = _before(length)
         key -= slope * before
-        total = int(count.sum())
+        total = int(length.sum())
         span = np.cumsum(np.bincount(before, minlength=total)[:total])  # np.repeat is slower
         span -= 1
         sample = np.arange(total)
