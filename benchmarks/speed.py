@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 import face_alignment
-from benchmarks.scale import cost_growth
+from benchmarks.scale import command, cost_growth, run
 from datasets.latents import AS_IT_IS, LatentFolder, LatentSet, LatentTable
 from datasets.pictures import Batch, Pictures
 from datasets.sources import Source, root_sources
@@ -707,6 +707,35 @@ def prediction(bench: Bench) -> list[Row]:
     return rows
 
 
+# --- writing ----------------------------------------------------------------------------------------
+
+#: Faces of a small and of a large data set: the small one's cost is taken for start-up, hair of all styles included.
+_WRITTEN_FEW, _WRITTEN_MANY = 160, 640
+
+
+def faces_per_cpu_second(bench: Bench, *options: str) -> float:
+    """Faces of MakeHuman per CPU second of `python -m games write`, at 128 px, files included, start-up left out."""
+
+    def seconds(count: int) -> float:
+        with tempfile.TemporaryDirectory(dir=bench.folder) as place:
+            written = ("--output", "faces", "--count", count, "--size", 128, "--game", "makehuman", *options)
+            return run(command("games", *written), Path(place))
+
+    found = medians_of({"few": lambda: seconds(_WRITTEN_FEW), "many": lambda: seconds(_WRITTEN_MANY)})
+    return (_WRITTEN_MANY - _WRITTEN_FEW) / (found["many"] - found["few"])
+
+
+def writing(bench: Bench) -> list[Row]:
+    """The writer of data sets: renders, and renders with their variants."""
+    rows = []
+    for what, options, wanted in (("renders", ["--no-variants"], 50.0), ("renders and their variants", [], 22.0)):
+        rate = faces_per_cpu_second(bench, *options)
+        rows.append(
+            row(f"writing {what} of MakeHuman at 128 px", "faces per CPU second of one core", rate, wanted=wanted)
+        )
+    return rows
+
+
 # --- growth -----------------------------------------------------------------------------------------
 
 
@@ -748,6 +777,7 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     "prediction": prediction,
     "stage_1_cuda": stage_1_on_cuda,
     "extraction_cuda": extraction_on_cuda,
+    "writing": writing,
     "growth": growth,
     "growth_alignment": growth_of_alignment,
 }

@@ -21,7 +21,7 @@ def background(size: int, look: Look, *, supersample: int) -> np.ndarray:
 
     # Blurred fields of colour of several scales, out of focus.
     side = max(size * supersample // 4, 32)
-    scene = np.broadcast_to(rng.uniform(0.02, 0.7, 3).astype(np.float32), (side, side, 3)).copy()
+    scene: np.ndarray = np.broadcast_to(rng.uniform(0.02, 0.7, 3).astype(np.float32), (side, side, 3)).copy()
     tint = rng.uniform(0.6, 1.4, 3).astype(np.float32)
     for cells in (2, 5, 13):
         noise = rng.standard_normal((cells, cells, 3)).astype(np.float32)
@@ -53,6 +53,8 @@ def put_before(display: np.ndarray, look: Look, *, view: View, landmarks: np.nda
 
     landmarks: (68, 3) fixed landmarks in the camera's axes, in decimetres.
     """
+    if not (look.glasses or look.hand):
+        return
     rng = np.random.default_rng([look.photo_seed or 0, 4])
     if look.glasses:
         _draw_glasses(display, rng, view=view, landmarks=landmarks)
@@ -131,12 +133,12 @@ def develop(display: np.ndarray, look: Look) -> np.ndarray:
     # Blur, noise and compression.
     if rng.random() < 0.6:
         picture = cv2.GaussianBlur(picture, (0, 0), max(0.05, rng.uniform(0.2, 1.3) * size / 256))
-    noise, strength = rng.standard_normal(picture.shape, np.float32), rng.uniform(0.0, 0.035)
-    middle = 127.5 * (1 - contrast)
+    noise = np.asarray(rng.standard_normal(picture.shape, np.float32))
+    strength, middle = rng.uniform(0.0, 0.035), 127.5 * (1 - contrast)
     result = cv2.addWeighted(picture, 255 * contrast, noise, 255 * strength, middle, dtype=cv2.CV_8U)
     if rng.random() < 0.7:
         quality = int(rng.integers(35, 96))
         bgr = cv2.cvtColor(result, cv2.COLOR_RGB2BGR)
         _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        result = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        result = cv2.cvtColor(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
     return result

@@ -12,7 +12,8 @@ import numpy as np
 
 _SMALLEST = 1e-6  #: twice the area of a triangle that is drawn
 _FAR = np.iinfo(np.int64).max  #: what a depth buffer holds where there is nothing
-_FURTHER = np.float32(16)  #: decimetres that are added to depths, so that none is below 0
+_STEPS = 2.0**26  #: of depth in a decimetre
+_NUMBER_BITS = 24  #: for a triangle's number, below the depth
 
 #: Which of N places of triangles are there, (N,) bool: numbers of triangles and samples, (N,) each.
 Holes = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -40,12 +41,13 @@ class Triangles(NamedTuple):
         return np.stack([1 - second - third, second, third])
 
 
-class Fragments(NamedTuple):
-    """Samples that triangles cover, several per sample."""
+class Spans(NamedTuple):
+    """Rows of samples that triangles cover, N of them, some empty."""
 
-    sample: np.ndarray  #: (F,) row · width + column
-    triangle: np.ndarray  #: (F,) into `Triangles`
-    value: np.ndarray  #: (F,) float32 values of a plane
+    triangle: np.ndarray  #: (N,) into `Triangles`
+    row: np.ndarray  #: (N,)
+    left: np.ndarray  #: (N,) the first column
+    length: np.ndarray  #: (N,) columns
 
 
 def evaluated(plane: np.ndarray, triangle: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -93,18 +95,17 @@ def project(points: np.ndarray, corners: np.ndarray, *, width: int, height: int,
     return Triangles(which, columns, planes, x, y)
 
 
-def cover(triangles: Triangles, plane: np.ndarray, *, width: int, height: int) -> Fragments:
-    """The samples of a width×height picture that triangles cover.
-
-    Args:
-        plane: (3, T) float32 what is wanted at each sample, as a·x + b·y + c.
-    """
+def cover(triangles: Triangles, *, width: int, height: int) -> Spans:
+    """The samples of a width×height picture that triangles cover: a span per row of each."""
     x, y = triangles.x, triangles.y
     top = np.ceil(np.clip(y[0], 0, height)).astype(np.intp)
     end = np.ceil(np.clip(y[2], 0, height)).astype(np.intp)
 
-    # One span per row of each triangle, between the long edge and one of the two short ones.
-    triangle, row = _counted(end - top, top)
+    # A row begins and ends at the long edge and at one of the two short ones.
+    count = end - top
+    triangle = np.repeat(np.arange(len(count)), count)
+    row = np.arange(len(triangle))
+    row += (top - _before(count)).take(triangle)
     slopes = [_slope(x[i], y[i], x[j], y[j]) for i, j in ((0, 2), (0, 1), (1, 2))]
     at = row.astype(np.float32)
     long = x[0].take(triangle) + slopes[0].take(triangle) * (at - y[0].take(triangle))
@@ -113,14 +114,7 @@ def cover(triangles: Triangles, plane: np.ndarray, *, width: int, height: int) -
     left = np.ceil(np.clip(np.minimum(long, short), 0, width)).astype(np.intp)
     right = np.ceil(np.clip(np.maximum(long, short), 0, width)).astype(np.intp)
 
-    # One fragment per sample of each span.
-    span, column = _counted(right - left, left)
-    start = plane[1].take(triangle) * at + plane[2].take(triangle)
-    value = plane[0].take(triangle).take(span)
-    value *= column.astype(np.float32)
-    value += start.take(span)
-    column += (row * width).take(span)
-    return Fragments(column, triangle.take(span), value)
+    return Spans(triangle, row, left, right - left)
 
 
 def _slope(x0: np.ndarray, y0: np.ndarray, x1: np.ndarray, y1: np.ndarray) -> np.ndarray:
@@ -129,20 +123,16 @@ def _slope(x0: np.ndarray, y0: np.ndarray, x1: np.ndarray, y1: np.ndarray) -> np
     return np.where(height > 0, (x1 - x0) / np.where(height > 0, height, 1), 0).astype(np.float32)
 
 
-def _counted(counts: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each i, counts[i] times i, and beside it start[i], start[i] + 1, …; both int32."""
-    index = np.repeat(np.arange(len(counts), dtype=np.intp), counts)
-    before = start - (np.cumsum(counts) - counts)
-    values = np.arange(len(index))
-    values += before.take(index)
-    return index, values
+def _before(counts: np.ndarray) -> np.ndarray:
+    """(N,) the sum of all counts (N,) before each."""
+    return np.cumsum(counts) - counts
 
 
 class DepthBuffer:
     """What each sample of a width×height picture shows: the nearest of all triangles that were drawn.
 
-    A sample holds one number: the bits of the depth, and below them the triangle's number. Numbers of triangles count
-    on from one drawing to the next. At equal depths the lower number stays.
+    A sample holds one whole number, its key: the depth, and in the lowest bits the triangle's number. Numbers of
+    triangles count on from one drawing to the next. At equal depths the lower number stays.
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -154,21 +144,42 @@ class DepthBuffer:
         """Draw triangles; returns their numbers.
 
         Args:
-            depth: (V,) float32 at the vertices, smaller is nearer, above −16.
+            depth: (V,) float32 at the vertices, in decimetres, smaller is nearer.
             holes: False where triangles, numbered from 0, are not there after all; without it there are no holes.
         """
         numbers = range(self.count, self.count + len(triangles.which))
         self.count = numbers.stop
-        fragments = cover(triangles, triangles.plane_of(depth + _FURTHER), width=self.width, height=self.height)
-        # The bits of floats that are not below 0 are in the order of the floats.
-        keys = np.maximum(fragments.value, 0).view(np.int32).astype(np.int64)
-        keys <<= 32
-        keys |= fragments.triangle + numbers.start
+        sample, keys = self._fragments(triangles, triangles.plane_of(depth))
+        keys += numbers.start
         if holes is None:
-            np.minimum.at(self._nearest, fragments.sample, keys)
+            np.minimum.at(self._nearest, sample, keys)
         else:
-            self._draw_between(fragments.sample, keys, holes, first=numbers.start)
+            self._draw_between(sample, keys, holes, first=numbers.start)
         return numbers
+
+    def _fragments(self, triangles: Triangles, plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All samples that triangles cover, and their keys, (F,) each; plane: (3, T) the depth as a·x + b·y + c."""
+        triangle, row, left, length = cover(triangles, width=self.width, height=self.height)
+        a, b, c = plane
+        slope = (np.rint(a * _STEPS).astype(np.int64) << _NUMBER_BITS).take(triangle)
+        start = a.take(triangle) * left.astype(np.float32)
+        start += b.take(triangle) * row.astype(np.float32)
+        start += c.take(triangle)
+        key = (start * _STEPS).astype(np.int64) << _NUMBER_BITS
+        key += triangle
+
+        # Fragment k of a span that begins with fragment `before` has the span's key + (k − before) · slope.
+        before = _before(length)
+        key -= slope * before
+        total = int(length.sum())
+        span = np.cumsum(np.bincount(before, minlength=total)[:total])  # np.repeat is slower
+        span -= 1
+        sample = np.arange(total)
+        keys = slope.take(span)
+        keys *= sample
+        keys += key.take(span)
+        sample += (row * self.width + left - before).take(span)
+        return sample, keys
 
     def _draw_between(self, sample: np.ndarray, keys: np.ndarray, holes: Holes, *, first: int) -> None:
         """Draw fragments with holes: where the nearest is a hole, try those behind it, until none is left."""
@@ -196,25 +207,24 @@ class DepthBuffer:
         return _number(self._nearest)
 
     def depth(self) -> np.ndarray:
-        """(H·W,) float32 the depth there, not a number where there is nothing."""
-        return (self._nearest >> 32).astype(np.int32).view(np.float32) - _FURTHER
+        """(H·W,) float32 the depth there in decimetres, more than 1,000 where there is nothing."""
+        return (self._nearest >> _NUMBER_BITS).astype(np.float32) * np.float32(1 / _STEPS)
 
 
 def _number(keys: np.ndarray) -> np.ndarray:
-    """(N,) the numbers of triangles in what a depth buffer holds, (N,)."""
-    return keys << 32 >> 32
+    """(N,) the numbers of triangles in what a depth buffer holds, (N,); −1 for nothing."""
+    return keys << (64 - _NUMBER_BITS) >> (64 - _NUMBER_BITS)
 
 
 def depth_map(points: np.ndarray, depth: np.ndarray, corners: np.ndarray, *, size: int) -> np.ndarray:
-    """(size, size) float32: the nearest depth of each sample, infinite where there is nothing.
+    """(size, size) float32: the nearest depth of each sample, more than 1,000 where there is nothing.
 
     Args:
         points: (2, V) as for `project`.
-        depth: (V,) distance from the viewer.
+        depth: (V,) float32 distance from the viewer in decimetres.
         corners: (T, 3) as for `project`.
     """
     triangles = project(points, corners, width=size, height=size)
-    fragments = cover(triangles, triangles.plane_of(depth), width=size, height=size)
-    nearest = np.full(size * size, np.inf, np.float32)
-    np.minimum.at(nearest, fragments.sample, fragments.value)
-    return nearest.reshape(size, size)
+    buffer = DepthBuffer(size, size)
+    buffer.draw(triangles, depth)
+    return buffer.depth().reshape(size, size)

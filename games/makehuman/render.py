@@ -158,23 +158,10 @@ class Renderer:
         layers = [self._draw_layer(buffer, cards, colour, view, positions) for cards, colour in self._layers_of(look)]
         owner = buffer.owner()
 
-        # Shade it. A pixel that shows one piece of skin and nothing over it is shaded once.
-        kind = self._rig.surface.kind.take(head.which)
-        whole = self._whole_pixels(owner, buffer.depth(), skin=np.count_nonzero(kind == SKIN)).ravel()
-        pixels = np.flatnonzero(whole)
-        apart = np.flatnonzero((owner >= 0) & (owner < len(kind)) & ~whole.take(self._grid.pixel))
-        of_kind = kind.take(owner.take(apart))
-        apart = apart.take(np.argsort(of_kind, kind="stable"))
-        counts = np.bincount(of_kind, minlength=TONGUE + 1)
-        counts[SKIN] += len(pixels)
-        of_head = self._shade_head(
-            self._head_samples(head, owner, pixels, apart),
-            counts,
-            view=view,
-            drawn=drawn,
-            turned=turned,
-            lighting=lighting,
-        )
+        # Shade it.
+        pixels, apart, counts = self._places_of_head(owner, buffer.depth(), self._rig.surface.kind.take(head.which))
+        samples = self._head_samples(head, owner, pixels, apart)
+        of_head = self._shade_head(samples, counts, view=view, drawn=drawn, turned=turned, lighting=lighting)
         over = [layer.samples(owner) for layer in layers]
         of_layers = [self._shade_layer(*each, owner, view, lighting) for each in zip(layers, over, strict=True)]
         display = np.sqrt(np.clip(np.concatenate([of_head, *of_layers], axis=1), 0, 1))
@@ -190,7 +177,7 @@ class Renderer:
         return camera.develop(picture, look)
 
     def _lay(self, planes: np.ndarray, samples: np.ndarray, colours: np.ndarray) -> None:
-        """Lay samples (N,) with colours (3, N) over a picture (3, S, S), in place: a pixel is the mean of its samples."""
+        """Lay samples (N,) with colours (3, N) over a picture (3, S, S), in place: a pixel is its samples' mean."""
         pixels, count = self._grid.pixel.take(samples), self.size**2
         share = np.float32(1 / self.supersample**2)
         free = 1 - np.bincount(pixels, minlength=count).astype(np.float32) * share
@@ -199,6 +186,26 @@ class Renderer:
             plane += np.bincount(pixels, colour, count)
 
     # --- the head ---------------------------------------------------------------------------------
+
+    def _places_of_head(
+        self, owner: np.ndarray, depth: np.ndarray, kind: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where the head is shaded: a pixel that shows one piece of skin, and nothing over it, only once.
+
+        Args:
+            owner, depth: (R·R,) what each sample shows.
+            kind: (T,) what the head's triangles are, sorted.
+
+        Returns:
+            (P,) such pixels, (N,) the other samples of the head, sorted by kind, and how many of all are of each kind.
+        """
+        whole = self._whole_pixels(owner, depth, skin=int(np.searchsorted(kind, EYE))).ravel()
+        pixels = np.flatnonzero(whole)
+        apart = np.flatnonzero((owner >= 0) & (owner < len(kind)) & ~whole.take(self._grid.pixel))
+        of_kind = kind.take(owner.take(apart))
+        counts = np.bincount(of_kind, minlength=TONGUE + 1)
+        counts[SKIN] += len(pixels)
+        return pixels, apart.take(np.argsort(of_kind, kind="stable")), counts
 
     def _head_samples(self, head: Triangles, owner: np.ndarray, pixels: np.ndarray, apart: np.ndarray) -> _Samples:
         """The middles of whole pixels, then the samples `apart`, as places of the head's triangles."""

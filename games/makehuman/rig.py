@@ -62,7 +62,7 @@ class Rig:
         self.surface = self._surface(subdivided=subdivided, shown_only=True)
         self.rest_surface = self._surface(subdivided=False, shown_only=False)  #: the coarse one
         shown = _is_shown(self.neutral[head.quads], head.parts) & (head.parts == SKIN)
-        self.coarse_skin = triangles(head.quads[shown])  #: what casts shadows
+        self.coarse_skin = np.asfortranarray(triangles(head.quads[shown]))  #: what casts shadows
         middle = head.base[eyes, 0] > 0
         self.eyes = (eyes[~middle], eyes[middle])  #: vertices of the right and of the left eyeball
 
@@ -77,7 +77,8 @@ class Rig:
             mesh, parts = QuadMesh(mesh.quads[shown], len(rest)), parts[shown]
         corners, kinds = triangles(mesh.quads), np.repeat(parts, 2)
         lash = kinds == LASH
-        return Surface(mesh, corners[~lash], kinds[~lash], corners[lash], rest, masks)
+        # Column by column, as a picture reads them.
+        return Surface(mesh, np.asfortranarray(corners[~lash]), kinds[~lash], corners[lash], rest, masks)
 
     def _unsmoothed(self, positions: np.ndarray) -> np.ndarray:
         """Positions whose vertex points under subdivision are about the given ones: one fixed-point step."""

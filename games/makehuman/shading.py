@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+import cv2
 import numpy as np
 
 from games.makehuman.hair import SOLID, VEIL
@@ -89,10 +90,10 @@ class Lighting:
             light[channel] += slope[channel] * upward
         return light
 
-    def highlight(self, normal: np.ndarray, power: float) -> np.ndarray:
-        """Blinn and Phong's highlight of the key light, (N,)."""
-        table = np.maximum(_COSINES, 0) ** np.float32(power)
-        return table.take(_cosine_index(normal, self.half), mode="clip")
+    def highlights(self, normal: np.ndarray, *powers: float) -> list[np.ndarray]:
+        """Blinn and Phong's highlights of the key light, (N,) for each power."""
+        index = _cosine_index(normal, self.half)
+        return [(np.maximum(_COSINES, 0) ** np.float32(power)).take(index, mode="clip") for power in powers]
 
 
 def _cosine_index(normal: np.ndarray, direction: np.ndarray) -> np.ndarray:
@@ -131,13 +132,13 @@ class _Painted(NamedTuple):
     @classmethod
     def read(cls, charts: Charts, at: Attributes, *, offset: tuple[float, float]) -> Self:
         """Read the charts, those of noise shifted by `offset`."""
-        channels: list[np.ndarray] = []
-        for chart in (charts.hair, charts.tones, charts.age):
-            channels += list(_channels(remap_list(chart, at.column, at.row)))
         column, row = at.column + np.float32(offset[0]), at.row + np.float32(offset[1])
-        for chart in (charts.noise, charts.relief):
-            channels += list(_channels(remap_list(chart, column, row, wrap=True)))
-        return cls(*channels)
+        read = [
+            *remap_list((charts.hair, charts.tones, charts.age), at.column, at.row),
+            *remap_list((charts.noise, charts.relief), column, row, wrap=True),
+        ]
+        channels = np.array([channel for chart in read for channel in cv2.split(chart)])
+        return cls(*(channels.reshape(len(channels), -1)[:, : len(column)] * np.float32(1 / 255)))
 
 
 def shade_skin(at: Attributes, charts: Charts, lighting: Lighting, *, offset: tuple[float, float]) -> np.ndarray:
@@ -184,11 +185,6 @@ def _bare_skin(look: Look, painted: _Painted) -> np.ndarray:
         spots = painted.freckle * np.float32(look.freckles * 0.75) * where
         mix(colour, colour * np.array([[0.55], [0.42], [0.36]], np.float32), spots)
     return colour
-
-
-def _channels(read: np.ndarray) -> np.ndarray:
-    """(4, N) float32 in [0, 1] of what was read of a chart, (N, 4) uint8."""
-    return np.ascontiguousarray(read.T).astype(np.float32) * np.float32(1 / 255)
 
 
 def _paint_make_up(colour: np.ndarray, at: Attributes, look: Look, painted: _Painted) -> None:
@@ -245,8 +241,9 @@ def _skin_gloss(at: Attributes, lighting: Lighting, normal: np.ndarray, reaching
     """Highlights (3, N) of oily skin and moist lips, and the sheen of skin seen at a grazing angle."""
     look = lighting.look
     lips = smoothstep(at.lips, 0.3, 0.8)
-    broad = lighting.highlight(normal, 14) * np.float32(0.16 * look.gloss)
-    sharp = lighting.highlight(normal, 60) * (np.float32(0.14 * look.gloss) + np.float32(0.16) * lips)
+    broad, sharp = lighting.highlights(normal, 14, 60)
+    broad *= np.float32(0.16 * look.gloss)
+    sharp *= np.float32(0.14 * look.gloss) + np.float32(0.16) * lips
     shine = (broad + sharp) * at.occlusion * reaching
     grazing = 1 - np.clip(normal[2], 0, 1)
     grazing = grazing * grazing * grazing * at.occlusion * np.float32(0.05)
@@ -285,7 +282,7 @@ def shade_eyes(at: Attributes, outward: np.ndarray, gaze: np.ndarray, lighting: 
     reaching = lighting.reaching(at.position)
     light = lighting.on(outward, np.float32(0.5) + np.float32(0.5) * at.occlusion, reaching)
     colour *= np.minimum(light * np.float32(0.75) + np.float32(0.12), 1.2) * shade
-    glint = lighting.highlight(unit(outward + np.float32(0.35) * gaze.astype(np.float32)[:, None]), 500)
+    (glint,) = lighting.highlights(unit(outward + np.float32(0.35) * gaze.astype(np.float32)[:, None]), 500)
     colour += np.minimum(glint * np.float32(1.6), 1) * np.float32(0.8) * np.mean(look.key.colour)
     return colour
 
@@ -294,7 +291,8 @@ def shade_mouth(at: Attributes, tint: tuple[float, float, float], lighting: Ligh
     """Colour (3, N) of teeth or tongue: they lie in the dark of the mouth."""
     light = lighting.on(at.normal, np.float32(0.35) * np.ones_like(at.occlusion), 0.6)
     colour = np.array(tint, np.float32)[:, None] * light
-    colour += lighting.highlight(at.normal, 40) * np.float32(0.05)
+    (shine,) = lighting.highlights(at.normal, 40)
+    colour += shine * np.float32(0.05)
     return colour
 
 

@@ -1,5 +1,6 @@
 """Shadows that the key light of a photo casts: a depth map of the head as the light sees it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import cv2
@@ -36,17 +37,21 @@ class ShadowMap(NamedTuple):
     def lit(self, positions: np.ndarray) -> np.ndarray:
         """(N,) float32 how much of the light reaches positions (3, N) in the camera's axes: 0 … 1."""
         x, y, depth = self.seen(positions)
-        covered = remap_list(self.depth, x, y)
+        (covered,) = remap_list([self.depth], x, y)
+        covered = covered.ravel()[: len(x)]
         return np.clip(1 - (depth - covered - _BIAS) / _SOFTNESS, 0, 1)
 
 
-def remap_list(values: np.ndarray, x: np.ndarray, y: np.ndarray, *, wrap: bool = False) -> np.ndarray:
-    """Read a picture (H, W) or (H, W, C) at a list of places x, y, each (N,), linearly: (N,) or (N, C)."""
+def remap_list(pictures: Sequence[np.ndarray], x: np.ndarray, y: np.ndarray, *, wrap: bool = False) -> list[np.ndarray]:
+    """Read pictures (H, W) or (H, W, C) at a list of places x, y, each (N,), linearly.
+
+    Returns:
+        (rows, 512) or (rows, 512, C) of each, row by row, what is behind the first N to be left out.
+    """
     width = 512  # OpenCV takes no row of more than 32,767
     rows = -(-len(x) // width)
     flat = np.zeros((2, rows * width), np.float32)
     flat[0, : len(x)], flat[1, : len(x)] = x, y
     border = cv2.BORDER_WRAP if wrap else cv2.BORDER_REPLICATE
     maps = flat.reshape(2, rows, width)
-    read = cv2.remap(values, maps[0], maps[1], cv2.INTER_LINEAR, borderMode=border)
-    return read.reshape(rows * width, *values.shape[2:])[: len(x)]
+    return [cv2.remap(picture, maps[0], maps[1], cv2.INTER_LINEAR, borderMode=border) for picture in pictures]
