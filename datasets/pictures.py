@@ -87,6 +87,7 @@ class Pictures:
         """
         wanted = [[int(i) for i in batch] for batch in batches]
         if self.workers:
+            cv2.setNumThreads(1)  # here: a forked process that ends threads which it has not waits for ever
             loader = DataLoader(
                 self.dataset,
                 batch_sampler=wanted,
@@ -218,7 +219,8 @@ def _as_is(batch: Any) -> Any:
 
 
 def _start_worker(_: int) -> None:
-    cv2.setNumThreads(1)
+    if cv2.getNumThreads() > 1:  # in a spawned process
+        cv2.setNumThreads(1)
     leave_with_parent()
 
 

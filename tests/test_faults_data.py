@@ -176,6 +176,21 @@ def test_workers_hand_pictures_over_without_shared_memory(tmp_path):
     assert not batches[0].pictures.is_shared()
 
 
+def test_workers_start_from_a_process_whose_opencv_has_threads(tmp_path):
+    """As a training's has once it drew a large picture."""
+    write_faces(tmp_path, ["a.png", "b.png"])
+    code = (
+        "import sys, cv2, numpy as np, torch; from pathlib import Path\n"
+        "from tests.test_faults_data import pictures_of\n"
+        "cv2.setNumThreads(4); cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.float32), (0, 0), 9)\n"
+        "pictures = pictures_of(Path(sys.argv[1]), ['a.png', 'b.png'], workers=1)\n"
+        "print([len(batch.pictures) for batch in pictures.batches([[0, 1]], torch.device('cpu'))])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    told = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert told.stdout.strip() == "[2]", told.stderr
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux") or os.geteuid() != 0, reason="mounts a file system")
 def test_a_cache_is_built_with_next_to_no_shared_memory(smoke, tmp_path):
     shutil.copytree(smoke / "data", tmp_path / "data")
