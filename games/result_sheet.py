@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -154,6 +153,8 @@ def _label(entry: Entry) -> str:
 @cache
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """A font of Latin, Greek and Cyrillic letters that comes with matplotlib."""
+    import matplotlib  # here: a sheet comes last, and it takes long to import
+
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
 

@@ -103,7 +103,7 @@ def write_networks(run: Run, folder: Path) -> None:
     vae, path = run.vae.load_best()
     config = _config_of(vae, path)
     vae["model"] = halved(vae["model"])
-    released.vae.save("best", vae | {"optimizers": {}, "scaler": {}})
+    released.vae.save("best", vae | {"optimizers": {}, "scaler": {}, "released": True})
 
     # Stage 2, which knows its encoder by fingerprint.
     model = VAE(config.data.image_size, config.vae)
@@ -111,7 +111,7 @@ def write_networks(run: Run, folder: Path) -> None:
     f2p, _ = run.f2p.load_best()
     f2p["digests"] = f2p["digests"] | {"the encoder": checkpoint.fingerprint(model.encoder)}
     f2p["model"] = halved(f2p["model"])
-    released.f2p.save("best", f2p | {"optimizers": {}})
+    released.f2p.save("best", f2p | {"optimizers": {}, "released": True})
 
     for stage, copied in ((run.vae, released.vae), (run.f2p, released.f2p)):
         write_json(copied.metrics, metrics_of(stage.metrics))

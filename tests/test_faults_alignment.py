@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-import face_alignment
 import predict
 from datasets.alignment_record import Record
 from datasets.names import is_listable
@@ -63,7 +62,7 @@ def align(cwd: Path, source: object, *options: object, output: str = "out", chec
 def refusal_before_any_work(cwd: Path, source: object, monkeypatch: pytest.MonkeyPatch, *options: object) -> str:
     """The refusal of face_alignment.py, which must come before a detector is made; no file may change."""
     with monkeypatch.context() as patch:
-        patch.setattr(face_alignment, "FaceDetector", lambda: pytest.fail("it was computed"))
+        patch.setattr("models.mtcnn.FaceDetector", lambda: pytest.fail("it was computed"))
         before = contents(cwd)
         told = align(cwd, source, *options, check=False)
     assert contents(cwd) == before

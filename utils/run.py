@@ -112,7 +112,7 @@ class Stage:
             except UserError as error:
                 problems.append(str(error))
                 continue
-            if not content["optimizers"]:
+            if content.get("released"):
                 raise UserError(
                     f"{path} is of a release, which training cannot go on from; choose another run.name or run.folder"
                 )
