@@ -182,25 +182,24 @@ class DepthBuffer:
         return sample, keys
 
     def _draw_between(self, sample: np.ndarray, keys: np.ndarray, holes: Holes, *, first: int) -> None:
-        """Draw fragments with holes: where the nearest is a hole, try those behind it, until none is left."""
-        places = np.arange(len(self._nearest))  # samples that may still change
-        nearest = self._nearest.copy()
-        while len(sample):
-            found = nearest.copy()
-            np.minimum.at(found, sample, keys)
-            changed = np.flatnonzero(found != nearest)
-            found = found.take(changed)
-            there = holes(_number(found) - first, places.take(changed))
-            seen, hole = np.flatnonzero(there), np.flatnonzero(~there)
-            self._nearest[places.take(changed.take(seen))] = found.take(seen)
+        """Draw fragments with holes: most are behind others, so holes are looked for where they would be seen."""
+        found = self._nearest.copy()
+        np.minimum.at(found, sample, keys)
+        changed = np.flatnonzero(found != self._nearest)
+        nearest = found.take(changed)
+        there = holes(_number(nearest) - first, changed)
+        seen, hole = np.flatnonzero(there), np.flatnonzero(~there)
+        self._nearest[changed.take(seen)] = nearest.take(seen)
 
-            # Keep the samples of holes, and what lies behind these.
-            missed = changed.take(hole)
-            behind, again = np.full(len(places), _FAR), np.empty(len(places), np.intp)
-            behind[missed], again[missed] = found.take(hole), np.arange(len(missed))
-            left = np.flatnonzero(keys > behind.take(sample))
-            sample, keys = again.take(sample.take(left)), keys.take(left)
-            places, nearest = places.take(missed), nearest.take(missed)
+        # Where the nearest is a hole, try all those between it and what was there.
+        found.fill(_FAR)
+        found[changed.take(hole)] = nearest.take(hole)
+        behind = np.flatnonzero(keys > found.take(sample))
+        sample, keys = sample.take(behind), keys.take(behind)
+        between = np.flatnonzero(keys < self._nearest.take(sample))
+        sample, keys = sample.take(between), keys.take(between)
+        there = np.flatnonzero(holes(_number(keys) - first, sample))
+        np.minimum.at(self._nearest, sample.take(there), keys.take(there))
 
     def owner(self) -> np.ndarray:
         """(H·W,) the number of the triangle that each sample shows, −1 where there is none."""
