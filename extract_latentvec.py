@@ -8,7 +8,7 @@ Reads runs/NAME/vae/checkpoints/best.pt and the pictures in data.root and data.p
 (float32, a row [mu | logvar] per face), SET.txt (the NAME of each row), SET.json (what it was made of) and meta.json.
 SET is `images`, where present `aug_images`, and with data.photos `photos`. With latents.moved there is also SET_moved,
 the same faces turned, scaled and shifted a little; with latents.mirrored SET_mirrored, the same faces mirrored.
-Stopped and started again it goes on; a set that is whole is kept; finished it says so.
+After a stop the same command goes on. Sets that are whole are kept; where all are, it says so.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -7,7 +7,7 @@
 Reads runs/NAME/latents and the labels in data.root, and in data.photos where that is set. Writes
 runs/NAME/f2p/checkpoints/{last,best}.pt, f2p/tensorboard/, f2p/metrics.json and f2p/report.png. A run that was stopped
 goes on where it was; a finished one says so and does nothing. More epochs for a finished run are a warm restart: the
-learning rate rises again. Everything fits in memory, so one process is all it takes.
+learning rate rises again. Everything fits in memory, so one process is enough.
 """
 
 import math
@@ -484,7 +484,9 @@ def main() -> None:
             )
             return
 
-        # Build.
+        # Build. A run that is refused keeps its config.toml.
+        if found:
+            run.f2p.refuse_changes(found, config)
         run.f2p.sweep()
         run.describe(config, "f2p_trainer.py")
         print(describe_data(config.data))

@@ -1,7 +1,7 @@
 """Fit parameters to aligned photos, so that stages 1 and 2 can learn from the photos (data.photos).
 
     python face_alignment.py --input PHOTOS --output ALIGNED --faces largest
-    python fit_photos.py --data data/creator --photos ALIGNED --output data/people
+    python fit_photos.py --data data/observed --photos ALIGNED --output data/people
 
 Reads   DATA         a data set of the game in the HS_FACE layout, pictures of 128 pixels or more
         ALIGNED      aligned faces
@@ -10,8 +10,8 @@ Writes  OUTPUT/images/         these faces
         OUTPUT/parameters.csv  the game's table
 
 One observer, a network that finds the points of a face (models/facemesh.py), looks at the game's renders and at the
-photos. From the renders it is learned what parameters move its points, and how much that explains is said. A photo gets
-the parameters of the character that the observer sees as it sees the photo. Parameters that do not show in the points
+photos. From the renders it is learned how parameters move its points; how well that works is printed. A photo gets the
+parameters of the character whose points are nearest to the photo's. Parameters that do not show in the points
 stay at the average character's. With --people and --fold a fifth of the people is left out, for benchmarks.photos.
 """
 

@@ -39,7 +39,7 @@ from utils.pictures import UnreadablePicture, check_unreadable, printable, read_
 from utils.results import Plan, choose_stems, files_of, name_of
 from utils.workers import default_workers
 
-#: With --faces all, faces of a photo whose files are compared with what is there before anything is computed.
+#: With --faces all: for so many faces per photo the names of files are checked before anything is computed.
 _MOST_FACES = 50
 
 

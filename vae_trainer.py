@@ -119,6 +119,7 @@ class Trainer:
             "sums": self.sums,
             "best": self.best,
             "seconds": self.seconds,
+            "waited": self.waited,
         }
 
     def save(self, name: str) -> None:
@@ -137,6 +138,7 @@ class Trainer:
         self.scaler.load_state_dict(content["scaler"])
         self.epoch, self.step, self.sums = content["epoch"], content["step"], content["sums"]
         self.best, self.seconds = content["best"], content["seconds"]
+        self.waited = content.get("waited", 0.0)
         if content["steps_done"] != self.steps_done:
             raise UserError(
                 f"{path} was trained on another number of readable faces: {content['steps_done']} steps were done, "
@@ -453,7 +455,9 @@ def main() -> None:
             )
             return
 
-        # Build.
+        # Build. A run that is refused keeps its config.toml.
+        if found:
+            run.vae.refuse_changes(found, config)
         if engine.is_main:
             run.vae.sweep()
             run.describe(config, "vae_trainer.py")

@@ -190,9 +190,9 @@ def test_a_finished_step_says_so_and_does_nothing(smoke, script):
     ],
 )
 def test_other_settings_than_the_runs_are_refused_by_name(smoke, script, change, told):
-    before = times_of(files_of(smoke / "runs" / "smoke" / "f2p"))
+    before = times_of(files_of(smoke / "runs" / "smoke"))
     assert told in error_of(run_here(script, *SMOKE, *setting(change), cwd=smoke, check=False))
-    assert times_of(files_of(smoke / "runs" / "smoke" / "f2p")) == before
+    assert times_of(files_of(smoke / "runs" / "smoke")) == before
 
 
 @pytest.fixture(scope="module")

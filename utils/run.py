@@ -141,8 +141,8 @@ class Stage:
             changed += [f"{name} is not what it was" for name in names if was.get(name) != digests.get(name)]
         return changed
 
-    def refuse_changes(self, found: Checkpoint, config: Config, digests: dict[str, str]) -> None:
-        """Raise UserError that names what differs from a checkpoint and may not."""
+    def refuse_changes(self, found: Checkpoint, config: Config, digests: dict[str, str] | None = None) -> None:
+        """Raise UserError that names what differs from a checkpoint and may not; see `changes`."""
         changed = self.changes(found, config, digests)
         if changed:
             raise UserError(
