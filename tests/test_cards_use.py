@@ -16,6 +16,7 @@ from games.cards.card import Card
 from games.cards.creators import creator
 from games.cards.data_set import Wanted, name_of, write_data_set
 from games.cards.template import Template, add_options, as_preview
+from games.game import default_game
 from games.parameters import BUILT_IN_TABLE, mirrored_bones, parse_parameters
 from tests.card_builder import (
     BONES,
@@ -160,6 +161,16 @@ def test_a_run_without_the_cards_sliders_is_told_which(template, plan, count, to
 def test_a_run_of_an_embedded_game_is_told_of_its_own_files(template):
     with pytest.raises(UserError, match=r"embedded game \(MakeHuman\), whose own files .*\.mhm"):
         template().fit(TABLE[1:3], heads=None, game=SimpleNamespace(name="MakeHuman"))
+
+
+def test_a_run_of_a_stand_in_is_warned_of_and_not_refused(template, capsys):
+    game = default_game()
+    template("--no-bones", plan=PLANS["plain"]).fit(game.parameters, heads=None, game=game)
+    told = capsys.readouterr().err
+    assert f"the run learned a stand-in ({game.name})" in told
+    assert "will not look like the predicted character" in told
+    template("--no-bones", plan=PLANS["plain"]).fit(game.parameters, heads=None, game=None)
+    assert capsys.readouterr().err == ""
 
 
 def test_koikatsu_cards_are_written_where_the_table_has_their_sliders(template, tmp_path):

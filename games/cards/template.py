@@ -108,6 +108,12 @@ class Template:
             )
         if self.with_bones:
             self._bones = [bone.name for bone in creator.bones if bone.name in names]
+        if game is not None:
+            _warn(
+                f"the run learned a stand-in ({game.name}), whose sliders have the names of {self.card.game}'s and act "
+                "otherwise: the card will not look like the predicted character. For one that does, train on renders "
+                "of your game (docs/your_own_game.md)"
+            )
         self._warn_of_head(heads)
         self._warn_of_bones()
 
