@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from games.cards.template import Template
+from games.cards.template import Template, delete_earlier
 from games.game import EmbeddedGame
 from games.listing import Entry, as_table, entries_of
 from games.parameters import Parameter, mirrored_bones
@@ -66,12 +66,19 @@ class ResultFiles:
             pictures.append(("predicted character", character))
             write_picture(character_file, character)
             written += [character_file, *self._game.character_file(result.parameters, stem)]
+        card = None
         if self._template is not None:
             shown = {"character": character, "photo": result.aligned}
-            card, content["card"] = self._template.write(stem, content, pictures=shown)
-            written.append(card)
+            card = self._template.make(stem, content, pictures=shown)
+            content["card"] = card.entry
 
+        # The JSON, then the card: a card without a JSON that tells of it would be somebody else's.
+        if card is None:
+            delete_earlier(stem)
         write_json(json_file, content)
+        if card is not None:
+            card.write()
+            written.append(card.path)
         write_picture(sheet_file, result_sheet(pictures, self._entries(result), result.note))
         return written
 

@@ -1,6 +1,7 @@
 """What people do with cards: a face for a template, labels of a folder of cards, and a look into one."""
 
 import argparse
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from games.cards.data_set import Wanted, name_of, write_data_set
 from games.cards.template import Template, add_options, as_preview
 from games.game import default_game
 from games.parameters import BUILT_IN_TABLE, mirrored_bones, parse_parameters
+from games.result_files import Result, ResultFiles
 from tests.card_builder import (
     BONES,
     NEUTRAL,
@@ -71,7 +73,9 @@ def predicted(count: int = 205, seed: int = 0) -> dict:
 
 def write_face(template: Template, tmp_path: Path, count: int = 205, **pictures: np.ndarray) -> tuple[Path, dict]:
     template.fit(TABLE[:count], heads=None, game=None)
-    return template.write(tmp_path / "out" / "me", predicted(count), pictures=pictures)
+    card = template.make(tmp_path / "out" / "me", predicted(count), pictures=pictures)
+    card.write()
+    return card.path, card.entry
 
 
 def test_205_values_are_the_cards_sliders_and_bones_right_ones_mirrored(template, tmp_path):
@@ -112,7 +116,7 @@ def test_sliders_beyond_0_to_1_are_said_or_clamped(template, tmp_path, capsys):
     assert "sliders beyond 0 to 1" in capsys.readouterr().err
     (tmp_path / "out" / "me_card.png").unlink()
 
-    path, _ = write_face(template("--clamp", plan=PLANS["plain"]), tmp_path, count=54)
+    path, entry = write_face(template("--clamp", plan=PLANS["plain"]), tmp_path, count=54)
     sliders = read_card(path.read_bytes()).sliders[:54]
     wanted = [entry["value"] for entry in predicted(54)["parameters"].values()]
     assert sliders == [as_float32(min(max(value, 0), 1)) for value in wanted]
@@ -178,8 +182,8 @@ def test_koikatsu_cards_are_written_where_the_table_has_their_sliders(template, 
     made = template("--preview", "keep", plan=PLANS["Koikatsu"])
     made.fit(koikatsu.sliders, heads=None, game=None)
     values = {p.name: {"value": i / 32} for i, p in enumerate(koikatsu.sliders)}
-    path, _ = made.write(tmp_path / "out" / "me", {"parameters": values}, pictures={})
-    assert read_card(path.read_bytes()).sliders == [i / 32 for i in range(52)]
+    card = made.make(tmp_path / "out" / "me", {"parameters": values}, pictures={})
+    assert read_card(card.data).sliders == [i / 32 for i in range(52)]
 
 
 def test_a_head_that_the_runs_data_did_not_have_is_warned_of(template, capsys):
@@ -221,6 +225,45 @@ def test_a_card_that_we_did_not_write_is_not_replaced(template, tmp_path):
     path.write_bytes(build(Plan()))
     with pytest.raises(UserError, match="is there already"):
         template()
+
+
+def result_files(template: Template | None) -> tuple[ResultFiles, Result]:
+    """Writes results of a run of 54 values, and one of them."""
+    if template is not None:
+        template.fit(TABLE[:54], heads=None, game=None)
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    files = ResultFiles(TABLE[:54], test_r2={}, game=None, origin={}, template=template)
+    return files, Result(np.full(54, 0.4), [Path("me.jpg")], [("face", grey)], aligned=grey)
+
+
+def test_a_result_without_a_card_deletes_its_earlier_card_and_no_other(template, tmp_path):
+    path = tmp_path / "out" / "me_card.png"
+    for is_ours in (True, False):
+        files, result = result_files(template("--preview", "keep"))
+        assert path in files.write(tmp_path / "out" / "me", result)
+        if not is_ours:
+            write_card(path, PLANS["HS2"])
+        files, result = result_files(None)
+        files.write(tmp_path / "out" / "me", result)
+        assert path.exists() != is_ours
+    assert path.read_bytes() == build(PLANS["HS2"])
+
+
+def test_a_result_that_stopped_half_way_can_be_written_again(template, tmp_path, monkeypatch):
+    def stop(*_: object) -> None:
+        raise OSError("disk full")
+
+    path, stem = tmp_path / "out" / "me_card.png", tmp_path / "out" / "me"
+    for file_that_fails in ("games.result_files.write_json", "games.cards.template.NewCard.write"):
+        for preview in ("keep", "photo"):  # a new card, then another one in its place
+            files, result = result_files(template("--preview", preview))
+            with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+                patch.setattr(file_that_fails, stop)
+                files.write(stem, result)
+            files, result = result_files(template("--preview", preview))
+            files.write(stem, result)
+            told = json.loads((tmp_path / "out" / "me.json").read_text())["card"]
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == told["sha256"]
 
 
 def test_options_of_cards_need_a_card():
