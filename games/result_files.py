@@ -55,8 +55,14 @@ class ResultFiles:
         self._template = template
 
     def write(self, stem: Path, result: Result) -> list[Path]:
-        """Write the files of a result; `stem` is their path without what they end in. Returns the files written."""
+        """Write the files of a result; `stem` is their path without what they end in. Returns the files written.
+
+        Raises:
+            UserError: a file of it would replace the template or somebody's card; nothing is written.
+        """
         json_file, sheet_file, character_file = (stem.with_name(stem.name + end) for end in ENDS)
+        if self._template is not None:
+            self._template.check(stem)
         content, written, pictures = self.as_json(result), [json_file, sheet_file], list(result.pictures)
 
         # The game's files: its picture, those that it opens, a card.

@@ -266,6 +266,18 @@ def test_a_result_that_stopped_half_way_can_be_written_again(template, tmp_path,
             assert hashlib.sha256(path.read_bytes()).hexdigest() == told["sha256"]
 
 
+@pytest.mark.parametrize("name", ["me_51_card.png", "me_51.png", "me_51.json"])
+def test_a_result_that_nobody_planned_does_not_replace_the_template(template, tmp_path, name):
+    (tmp_path / "out").mkdir()
+    made = template()
+    os.link(tmp_path / "mine.png", tmp_path / "out" / name)
+    files, result = result_files(made)
+    with pytest.raises(UserError, match="it is the template"):
+        files.write(tmp_path / "out" / "me_51", result)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+    assert (tmp_path / "mine.png").read_bytes() == build(MINE)
+
+
 def test_options_of_cards_need_a_card():
     parser = argparse.ArgumentParser()
     add_options(parser)

@@ -2,6 +2,7 @@
 
     template = Template.of(options, stems)                      # read and checked before anything is computed
     template.fit(parameters, heads=(0, 1, 2), game=None)        # a run's table has the card's sliders
+    template.check(stem)                                        # before anything of a result is written
     card = template.make(stem, result, pictures={"character": …, "photo": …})
     …                                                           # write card.entry to STEM.json
     card.write()
@@ -147,6 +148,14 @@ class Template:
             )
 
     # --- a face -----------------------------------------------------------------------------------
+
+    def check(self, stem: Path) -> None:
+        """Raise UserError where the files of a result would replace the template or somebody's card.
+
+        `of` asks this of results that are planned. Each result asks it again right before it is written: with --faces
+        all there may be more of them, and meanwhile files may have come.
+        """
+        _check_outputs(self.path, [stem])
 
     def make(self, stem: Path, result: Mapping[str, Any], *, pictures: Mapping[str, np.ndarray | None]) -> "NewCard":
         """The template with a face, to be written as STEM_card.png.
