@@ -118,6 +118,8 @@ def test_sliders_beyond_0_to_1_are_said_or_clamped(template, tmp_path, capsys):
 
     path, entry = write_face(template("--clamp", plan=PLANS["plain"]), tmp_path, count=54)
     sliders = read_card(path.read_bytes()).sliders[:54]
+    named = predicted(54)["parameters"].items()
+    assert entry["clamped"] == [name for name, entry in named if not 0 <= entry["value"] <= 1]
     wanted = [entry["value"] for entry in predicted(54)["parameters"].values()]
     assert sliders == [as_float32(min(max(value, 0), 1)) for value in wanted]
     assert "were clamped" in capsys.readouterr().out

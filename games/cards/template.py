@@ -190,6 +190,8 @@ class Template:
             raise UserError(f"--card {self.path}: {error}") from None
 
         entry: dict[str, Any] = {"file": path.name, "template": str(self.path), "sha256": _sha256(made.data)}
+        if self.clamp and beyond:
+            entry["clamped"] = list(beyond)
         if path.is_file() and (replaced := _sha256(path.read_bytes())) != entry["sha256"]:
             entry["replaces"] = replaced
         return NewCard(path, made.data, entry)
@@ -215,7 +217,7 @@ class NewCard(NamedTuple):
 
     path: Path
     data: bytes
-    #: What STEM.json says of it: `file`, `template`, `sha256`, and `replaces`, the
+    #: What STEM.json says of it: `file`, `template`, `sha256`, `clamped` where sliders were, and `replaces`, the
     #: SHA-256 of the card in whose place it comes. STEM.json is written first and knows both cards.
     entry: dict[str, Any]
 
