@@ -400,6 +400,8 @@ def test_a_data_set_is_written_anew_but_nothing_else_is(tmp_path):
     assert "renders of 2 characters" in told.stdout
     assert (tmp_path / "set" / "labels.json").read_bytes() == first
 
+    (tmp_path / "set" / "cards.json").write_text('{"cards": ["of another program"]}')
+    assert "holds cards.json, which this command did not write" in error_of(data_set(tmp_path, check=False))
     (tmp_path / "set" / "cards.json").unlink()
     assert "holds labels.json, which this command did not write" in error_of(data_set(tmp_path, check=False))
 

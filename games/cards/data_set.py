@@ -140,8 +140,8 @@ def _check(cards: Path, output: Path) -> None:
         raise UserError(
             f"--output {output} lies in --cards {cards}, whose pictures are read as cards; choose another one"
         )
-    strangers = [name for name in (*_OURS, "creator.json") if (output / name).exists()]
-    if strangers and not (output / MANIFEST).exists():
+    strangers = [name for name in (MANIFEST, *_OURS, "creator.json") if (output / name).exists()]
+    if strangers and not {"game", "heads", "cards"} <= (read_json(output / MANIFEST) or {}).keys():
         raise UserError(f"{output} holds {strangers[0]}, which this command did not write. Choose another --output")
 
 
