@@ -42,6 +42,9 @@ TABLE = parse_parameters(BUILT_IN_TABLE)
 
 AIS = creator("ais")
 
+#: A modifier of a bone of the chin that the table has rows for.
+CHIN = [[1.1, 1.0, 1.0], *NEUTRAL[1:]]
+
 #: A card with plug-ins, bones and a head that the table was made for.
 MINE = changed(PLANS["bones"], size=(25, 35))
 
@@ -404,6 +407,23 @@ def test_a_data_set_is_written_anew_but_nothing_else_is(tmp_path):
     assert "holds cards.json, which this command did not write" in error_of(data_set(tmp_path, check=False))
     (tmp_path / "set" / "cards.json").unlink()
     assert "holds labels.json, which this command did not write" in error_of(data_set(tmp_path, check=False))
+
+
+def test_a_picture_of_what_a_card_was_before_is_named(tmp_path):
+    people = characters(5, TABLE[:54])
+    for i in range(4):
+        write_card(tmp_path / "cards" / f"{i}.png", Plan(sliders=people[i]))
+    data_set(tmp_path)
+    (tmp_path / "set" / "images").mkdir()
+    for name in ("0", "1", "2"):
+        plain_picture(tmp_path / "set" / "images" / f"{name}.png")
+    assert "rendered anew" not in data_set(tmp_path, "--bones").stdout  # other labels of the same faces
+    write_card(tmp_path / "cards" / "1.png", Plan(sliders=people[4]))
+    write_card(tmp_path / "cards" / "2.png", Plan(sliders=people[2], bones=[["cf_J_Chin_rs", [CHIN], 0]]))
+    told = data_set(tmp_path, "--bones").stdout
+    assert "To be rendered anew: 2 characters" in told
+    assert "those of then: 1, 2." in told
+    assert "Still missing: renders of 3 characters" in told
 
 
 @pytest.mark.parametrize(
