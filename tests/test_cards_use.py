@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from datasets.labels import read_labels
+from games.cards.__main__ import lines_of
 from games.cards.abmx import Bone, bones_of
 from games.cards.card import Card
 from games.cards.creators import creator
@@ -463,6 +464,18 @@ def test_show_tells_what_a_card_holds(tmp_path):
     assert "cf_J_Chin_rs                 scale 1 1.125 1.25, length 1.375, position 1.5 1.625 1.75" in told
     assert "plug-ins: com.first, com.second, com.none, KKABMPlugin.ABMData" in told
     assert "\x1b" not in told
+
+
+def test_show_tells_of_sliders_where_plug_ins_cannot_be_read(tmp_path):
+    write_card(tmp_path / "a.png", Plan(plugins={"KKABMPlugin.ABMData": [3, {"boneData": b""}]}))
+    write_card(tmp_path / "b.png", Plan(extra={"KKEx": b"\xc1"}))
+    first, second = (lines_of(path, Card.read(path)) for path in sorted(tmp_path.glob("*.png")))
+    for lines in (first, second):
+        assert any("face_width" in line for line in lines)
+        assert "bones: cannot be read (" in lines[-2]
+    assert "version 3; expected 2" in first[-2]
+    assert first[-1] == "    plug-ins: KKABMPlugin.ABMData"
+    assert "plug-ins: cannot be read (" in second[-1]
 
 
 def test_show_names_what_it_cannot_read_and_goes_on(tmp_path):
