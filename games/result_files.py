@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from games.cards.template import Template
+from games.cards.template import Template, delete_earlier
 from games.game import EmbeddedGame
 from games.listing import Entry, as_table, entries_of
 from games.parameters import Parameter, mirrored_bones
@@ -55,8 +55,14 @@ class ResultFiles:
         self._template = template
 
     def write(self, stem: Path, result: Result) -> list[Path]:
-        """Write the files of a result; `stem` is their path without what they end in. Returns the files written."""
+        """Write the files of a result; `stem` is their path without what they end in. Returns the files written.
+
+        Raises:
+            UserError: a file of it would replace the template or somebody's card; nothing is written.
+        """
         json_file, sheet_file, character_file = (stem.with_name(stem.name + end) for end in ENDS)
+        if self._template is not None:
+            self._template.check(stem)
         content, written, pictures = self.as_json(result), [json_file, sheet_file], list(result.pictures)
 
         # The game's files: its picture, those that it opens, a card.
@@ -66,12 +72,19 @@ class ResultFiles:
             pictures.append(("predicted character", character))
             write_picture(character_file, character)
             written += [character_file, *self._game.character_file(result.parameters, stem)]
+        card = None
         if self._template is not None:
             shown = {"character": character, "photo": result.aligned}
-            card, content["card"] = self._template.write(stem, content, pictures=shown)
-            written.append(card)
+            card = self._template.make(stem, content, pictures=shown)
+            content["card"] = card.entry
 
+        # The JSON, then the card: a card without a JSON that tells of it would be somebody else's.
+        if card is None:
+            delete_earlier(stem)
         write_json(json_file, content)
+        if card is not None:
+            card.write()
+            written.append(card.path)
         write_picture(sheet_file, result_sheet(pictures, self._entries(result), result.note))
         return written
 

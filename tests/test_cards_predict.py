@@ -67,5 +67,9 @@ def test_from_cards_to_a_card(tmp_path):
     assert read_rgb(tmp_path / "out" / "me_card.png").shape == (35, 25, 3)
     assert card.read_bytes() == before
 
-    # Once more: its own card may be replaced.
+    # Once more: its own card may be replaced; without a card it goes.
+    run_here(*predict, cwd=tmp_path)
+    without = predict[: predict.index("--card")]
+    assert "me_card.png was the card of the earlier result" in run_here(*without, cwd=tmp_path).stdout
+    assert not (tmp_path / "out" / "me_card.png").exists()
     run_here(*predict, cwd=tmp_path)

@@ -1,6 +1,7 @@
 """What people do with cards: a face for a template, labels of a folder of cards, and a look into one."""
 
 import argparse
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -11,12 +12,15 @@ import numpy as np
 import pytest
 
 from datasets.labels import read_labels
+from games.cards.__main__ import lines_of
 from games.cards.abmx import Bone, bones_of
 from games.cards.card import Card
 from games.cards.creators import creator
 from games.cards.data_set import Wanted, name_of, write_data_set
 from games.cards.template import Template, add_options, as_preview
+from games.game import default_game
 from games.parameters import BUILT_IN_TABLE, mirrored_bones, parse_parameters
+from games.result_files import Result, ResultFiles
 from tests.card_builder import (
     BONES,
     NEUTRAL,
@@ -38,6 +42,9 @@ from utils.pictures import read_rgb
 TABLE = parse_parameters(BUILT_IN_TABLE)
 
 AIS = creator("ais")
+
+#: A modifier of a bone of the chin that the table has rows for.
+CHIN = [[1.1, 1.0, 1.0], *NEUTRAL[1:]]
 
 #: A card with plug-ins, bones and a head that the table was made for.
 MINE = changed(PLANS["bones"], size=(25, 35))
@@ -70,7 +77,9 @@ def predicted(count: int = 205, seed: int = 0) -> dict:
 
 def write_face(template: Template, tmp_path: Path, count: int = 205, **pictures: np.ndarray) -> tuple[Path, dict]:
     template.fit(TABLE[:count], heads=None, game=None)
-    return template.write(tmp_path / "out" / "me", predicted(count), pictures=pictures)
+    card = template.make(tmp_path / "out" / "me", predicted(count), pictures=pictures)
+    card.write()
+    return card.path, card.entry
 
 
 def test_205_values_are_the_cards_sliders_and_bones_right_ones_mirrored(template, tmp_path):
@@ -111,8 +120,10 @@ def test_sliders_beyond_0_to_1_are_said_or_clamped(template, tmp_path, capsys):
     assert "sliders beyond 0 to 1" in capsys.readouterr().err
     (tmp_path / "out" / "me_card.png").unlink()
 
-    path, _ = write_face(template("--clamp", plan=PLANS["plain"]), tmp_path, count=54)
+    path, entry = write_face(template("--clamp", plan=PLANS["plain"]), tmp_path, count=54)
     sliders = read_card(path.read_bytes()).sliders[:54]
+    named = predicted(54)["parameters"].items()
+    assert entry["clamped"] == [name for name, entry in named if not 0 <= entry["value"] <= 1]
     wanted = [entry["value"] for entry in predicted(54)["parameters"].values()]
     assert sliders == [as_float32(min(max(value, 0), 1)) for value in wanted]
     assert "were clamped" in capsys.readouterr().out
@@ -162,13 +173,23 @@ def test_a_run_of_an_embedded_game_is_told_of_its_own_files(template):
         template().fit(TABLE[1:3], heads=None, game=SimpleNamespace(name="MakeHuman"))
 
 
+def test_a_run_of_a_stand_in_is_warned_of_and_not_refused(template, capsys):
+    game = default_game()
+    template("--no-bones", plan=PLANS["plain"]).fit(game.parameters, heads=None, game=game)
+    told = capsys.readouterr().err
+    assert f"the run learned a stand-in ({game.name})" in told
+    assert "will not look like the predicted character" in told
+    template("--no-bones", plan=PLANS["plain"]).fit(game.parameters, heads=None, game=None)
+    assert capsys.readouterr().err == ""
+
+
 def test_koikatsu_cards_are_written_where_the_table_has_their_sliders(template, tmp_path):
     koikatsu = creator("koikatsu")
     made = template("--preview", "keep", plan=PLANS["Koikatsu"])
     made.fit(koikatsu.sliders, heads=None, game=None)
     values = {p.name: {"value": i / 32} for i, p in enumerate(koikatsu.sliders)}
-    path, _ = made.write(tmp_path / "out" / "me", {"parameters": values}, pictures={})
-    assert read_card(path.read_bytes()).sliders == [i / 32 for i in range(52)]
+    card = made.make(tmp_path / "out" / "me", {"parameters": values}, pictures={})
+    assert read_card(card.data).sliders == [i / 32 for i in range(52)]
 
 
 def test_a_head_that_the_runs_data_did_not_have_is_warned_of(template, capsys):
@@ -210,6 +231,57 @@ def test_a_card_that_we_did_not_write_is_not_replaced(template, tmp_path):
     path.write_bytes(build(Plan()))
     with pytest.raises(UserError, match="is there already"):
         template()
+
+
+def result_files(template: Template | None) -> tuple[ResultFiles, Result]:
+    """Writes results of a run of 54 values, and one of them."""
+    if template is not None:
+        template.fit(TABLE[:54], heads=None, game=None)
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    files = ResultFiles(TABLE[:54], test_r2={}, game=None, origin={}, template=template)
+    return files, Result(np.full(54, 0.4), [Path("me.jpg")], [("face", grey)], aligned=grey)
+
+
+def test_a_result_without_a_card_deletes_its_earlier_card_and_no_other(template, tmp_path):
+    path = tmp_path / "out" / "me_card.png"
+    for is_ours in (True, False):
+        files, result = result_files(template("--preview", "keep"))
+        assert path in files.write(tmp_path / "out" / "me", result)
+        if not is_ours:
+            write_card(path, PLANS["HS2"])
+        files, result = result_files(None)
+        files.write(tmp_path / "out" / "me", result)
+        assert path.exists() != is_ours
+    assert path.read_bytes() == build(PLANS["HS2"])
+
+
+def test_a_result_that_stopped_half_way_can_be_written_again(template, tmp_path, monkeypatch):
+    def stop(*_: object) -> None:
+        raise OSError("disk full")
+
+    path, stem = tmp_path / "out" / "me_card.png", tmp_path / "out" / "me"
+    for file_that_fails in ("games.result_files.write_json", "games.cards.template.NewCard.write"):
+        for preview in ("keep", "photo"):  # a new card, then another one in its place
+            files, result = result_files(template("--preview", preview))
+            with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+                patch.setattr(file_that_fails, stop)
+                files.write(stem, result)
+            files, result = result_files(template("--preview", preview))
+            files.write(stem, result)
+            told = json.loads((tmp_path / "out" / "me.json").read_text())["card"]
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == told["sha256"]
+
+
+@pytest.mark.parametrize("name", ["me_51_card.png", "me_51.png", "me_51.json"])
+def test_a_result_that_nobody_planned_does_not_replace_the_template(template, tmp_path, name):
+    (tmp_path / "out").mkdir()
+    made = template()
+    os.link(tmp_path / "mine.png", tmp_path / "out" / name)
+    files, result = result_files(made)
+    with pytest.raises(UserError, match="it is the template"):
+        files.write(tmp_path / "out" / "me_51", result)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+    assert (tmp_path / "mine.png").read_bytes() == build(MINE)
 
 
 def test_options_of_cards_need_a_card():
@@ -332,8 +404,27 @@ def test_a_data_set_is_written_anew_but_nothing_else_is(tmp_path):
     assert "renders of 2 characters" in told.stdout
     assert (tmp_path / "set" / "labels.json").read_bytes() == first
 
+    (tmp_path / "set" / "cards.json").write_text('{"cards": ["of another program"]}')
+    assert "holds cards.json, which this command did not write" in error_of(data_set(tmp_path, check=False))
     (tmp_path / "set" / "cards.json").unlink()
     assert "holds labels.json, which this command did not write" in error_of(data_set(tmp_path, check=False))
+
+
+def test_a_picture_of_what_a_card_was_before_is_named(tmp_path):
+    people = characters(5, TABLE[:54])
+    for i in range(4):
+        write_card(tmp_path / "cards" / f"{i}.png", Plan(sliders=people[i]))
+    data_set(tmp_path)
+    (tmp_path / "set" / "images").mkdir()
+    for name in ("0", "1", "2"):
+        plain_picture(tmp_path / "set" / "images" / f"{name}.png")
+    assert "rendered anew" not in data_set(tmp_path, "--bones").stdout  # other labels of the same faces
+    write_card(tmp_path / "cards" / "1.png", Plan(sliders=people[4]))
+    write_card(tmp_path / "cards" / "2.png", Plan(sliders=people[2], bones=[["cf_J_Chin_rs", [CHIN], 0]]))
+    told = data_set(tmp_path, "--bones").stdout
+    assert "To be rendered anew: 2 characters" in told
+    assert "those of then: 1, 2." in told
+    assert "Still missing: renders of 3 characters" in told
 
 
 @pytest.mark.parametrize(
@@ -373,6 +464,18 @@ def test_show_tells_what_a_card_holds(tmp_path):
     assert "cf_J_Chin_rs                 scale 1 1.125 1.25, length 1.375, position 1.5 1.625 1.75" in told
     assert "plug-ins: com.first, com.second, com.none, KKABMPlugin.ABMData" in told
     assert "\x1b" not in told
+
+
+def test_show_tells_of_sliders_where_plug_ins_cannot_be_read(tmp_path):
+    write_card(tmp_path / "a.png", Plan(plugins={"KKABMPlugin.ABMData": [3, {"boneData": b""}]}))
+    write_card(tmp_path / "b.png", Plan(extra={"KKEx": b"\xc1"}))
+    first, second = (lines_of(path, Card.read(path)) for path in sorted(tmp_path.glob("*.png")))
+    for lines in (first, second):
+        assert any("face_width" in line for line in lines)
+        assert "bones: cannot be read (" in lines[-2]
+    assert "version 3; expected 2" in first[-2]
+    assert first[-1] == "    plug-ins: KKABMPlugin.ABMData"
+    assert "plug-ins: cannot be read (" in second[-1]
 
 
 def test_show_names_what_it_cannot_read_and_goes_on(tmp_path):

@@ -66,7 +66,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def lines_of(path: Path, card: Card) -> list[str]:
-    """What a card holds, for people. Raises CardError where its plug-ins' data is damaged."""
+    """What a card holds, for people; of plug-ins' data that cannot be read the reason."""
     width, height = card.preview_size
     lines = [
         f"{path}: {card.game}, version {card.layout.version}, headId {card.head_id}",
@@ -74,10 +74,15 @@ def lines_of(path: Path, card: Card) -> list[str]:
         "    sliders, 0 to 1 is the game's 0 to 100:",
     ]
     lines += [f"        {name:<28} {value:9.6f}" for name, value in card.sliders.items()]
-    if card.bones:
-        lines.append(f"    {len(card.bones)} bones of ABMX:")
-        lines += [f"        {name:<28} {_describe(bone)}" for name, bone in card.bones.items()]
-    lines.append(f"    plug-ins: {', '.join(card.plugins) or 'none'}")
+    try:
+        bones = [f"        {name:<28} {_describe(bone)}" for name, bone in card.bones.items()]
+        lines += [f"    {len(bones)} bones of ABMX:", *bones] if bones else []
+    except CardError as error:
+        lines.append(f"    bones: cannot be read ({error})")
+    try:
+        lines.append(f"    plug-ins: {', '.join(card.plugins) or 'none'}")
+    except CardError as error:
+        lines.append(f"    plug-ins: cannot be read ({error})")
     return lines
 
 

@@ -65,6 +65,7 @@ class Found:
     files: dict[str, str] = field(default_factory=dict)  #: NAME → card, relative to the folder of cards
     labels: list[np.ndarray] = field(default_factory=list)  #: (P,) normalised, in the order of `files`
     heads: set[int] = field(default_factory=set)
+    render_anew: list[str] = field(default_factory=list)  #: NAMEs whose labels changed and whose renders are there
     left_out: dict[str, tuple[str, str]] = field(default_factory=dict)  #: card → kind of reason, and the reason
 
 
@@ -95,6 +96,7 @@ def write_data_set(cards: Path, output: Path, wanted: Wanted) -> Found:
 
     with lock_folder(output, "python -m games.cards data-set"):
         sweep_temporaries(output)
+        found.render_anew = _outdated(found, output, wanted.creator)
         manifest = {"game": wanted.creator.title, "heads": sorted(found.heads), "bones": wanted.with_bones}
         write_json(output / MANIFEST, manifest | {"cards": found.files})
         write_parameters(output / "parameters.csv", wanted.parameters)
@@ -116,19 +118,51 @@ def describe(found: Found, output: Path, wanted: Wanted) -> str:
     reasons = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
     rest = f"; {len(found.left_out)} left out: {reasons}" if found.left_out else ""
     values = f"{len(wanted.parameters)} values each"
-    images = output / "images"
-    rendered = {path.stem for path in images.iterdir()} if images.is_dir() else set()
-    missing = sum(name not in rendered for name in found.files)
+    rendered = _rendered(output)
+    missing = sum(name not in rendered for name in found.files) + len(found.render_anew)
     lines = [
         f"{output}: {len(found.files)} characters, {values}, of {len(found.files) + len(found.left_out)} pictures{rest}"
     ]
+    if found.render_anew:
+        first = ", ".join(map(printable, found.render_anew[:_NAMED]))
+        more = ", …" if len(found.render_anew) > _NAMED else ""
+        lines.append(
+            f"To be rendered anew: {len(found.render_anew)} characters whose cards have other values than before; their "
+            f"pictures are still those of then: {first}{more}. This is said once; delete these pictures now"
+        )
     if missing:
         lines.append(
             f"Still missing: renders of {missing} characters. Show each one in the game, from the front and without an "
             f"expression, and save the screenshot as RAW/NAME.png, by the NAMEs in {output / MANIFEST}. Then:\n"
-            f"    python face_alignment.py --input RAW --output {images}"
+            f"    python face_alignment.py --input RAW --output {output / 'images'}"
         )
     return "\n".join(lines)
+
+
+def _rendered(output: Path) -> set[str]:
+    """NAMEs that have a picture."""
+    images = output / "images"
+    return {path.stem for path in images.iterdir()} if images.is_dir() else set()
+
+
+def _outdated(found: Found, output: Path, game: Creator) -> list[str]:
+    """NAMEs whose rows in the labels that are about to be replaced are others, and that have a picture of then."""
+    old, rendered = read_json(output / "labels.json") or {}, _rendered(output)
+    outdated = []
+    for name, label in zip(found.files, found.labels, strict=True):
+        if name in rendered and name in old:
+            before, now = _with_bones(old[name], game), _with_bones(label, game)
+            if before.shape != now.shape or not np.allclose(before, now, rtol=0, atol=_ROUNDING):
+                outdated.append(name)
+    return outdated
+
+
+def _with_bones(label: Sequence[float] | np.ndarray, game: Creator) -> np.ndarray:
+    """A label (P,), where it has sliders alone with the bones of a face that ABMX leaves alone."""
+    values = np.asarray(label, np.float64)
+    if len(values) != len(game.sliders) or not game.bones:
+        return values
+    return np.concatenate([values, _normalised(values_of({}, [bone.name for bone in game.bones]), game.bones)])
 
 
 def _check(cards: Path, output: Path) -> None:
@@ -140,8 +174,8 @@ def _check(cards: Path, output: Path) -> None:
         raise UserError(
             f"--output {output} lies in --cards {cards}, whose pictures are read as cards; choose another one"
         )
-    strangers = [name for name in (*_OURS, "creator.json") if (output / name).exists()]
-    if strangers and not (output / MANIFEST).exists():
+    strangers = [name for name in (MANIFEST, *_OURS, "creator.json") if (output / name).exists()]
+    if strangers and not {"game", "heads", "cards"} <= (read_json(output / MANIFEST) or {}).keys():
         raise UserError(f"{output} holds {strangers[0]}, which this command did not write. Choose another --output")
 
 

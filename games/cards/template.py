@@ -2,7 +2,10 @@
 
     template = Template.of(options, stems)                      # read and checked before anything is computed
     template.fit(parameters, heads=(0, 1, 2), game=None)        # a run's table has the card's sliders
-    file, entry = template.write(stem, result, pictures={"character": …, "photo": …})
+    template.check(stem)                                        # before anything of a result is written
+    card = template.make(stem, result, pictures={"character": …, "photo": …})
+    …                                                           # write card.entry to STEM.json
+    card.write()
 
 The template itself is never written to, by whatever name an output would reach it.
 """
@@ -13,7 +16,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -108,6 +111,12 @@ class Template:
             )
         if self.with_bones:
             self._bones = [bone.name for bone in creator.bones if bone.name in names]
+        if game is not None:
+            _warn(
+                f"the run learned a stand-in ({game.name}), whose sliders have the names of {self.card.game}'s and act "
+                "otherwise: the card will not look like the predicted character. For one that does, train on renders "
+                "of your game (docs/your_own_game.md)"
+            )
         self._warn_of_head(heads)
         self._warn_of_bones()
 
@@ -140,27 +149,36 @@ class Template:
 
     # --- a face -----------------------------------------------------------------------------------
 
-    def write(
-        self, stem: Path, result: Mapping[str, Any], *, pictures: Mapping[str, np.ndarray | None]
-    ) -> tuple[Path, dict[str, Any]]:
-        """Write STEM_card.png: the template with a face.
+    def check(self, stem: Path) -> None:
+        """Raise UserError where the files of a result would replace the template or somebody's card.
+
+        `of` asks this of results that are planned. Each result asks it again right before it is written: with --faces
+        all there may be more of them, and meanwhile files may have come.
+        """
+        _check_outputs(self.path, [stem])
+
+    def make(self, stem: Path, result: Mapping[str, Any], *, pictures: Mapping[str, np.ndarray | None]) -> "NewCard":
+        """The template with a face, to be written as STEM_card.png.
 
         Args:
             stem: path of the results without their extension.
             result: what STEM.json says: `parameters` and, where left bones have right ones, `mirrored`, each by name
-                with its `value` in the game's units. The card gets these values, so the two always agree.
+                with its `value` in the game's units. The card gets these values; with --clamp it gets 0 or 1 for the
+                sliders that the card's entry lists as `clamped`.
             pictures: (H, W, 3) uint8 RGB by what --preview names; None where a picture cannot be drawn.
-
-        Returns:
-            The file, and what STEM.json says of it: `file`, `template` and `sha256`.
 
         Raises:
             UserError: the template's plug-in data cannot be used.
         """
         path, named = card_file(stem), result["parameters"] | result.get("mirrored", {})
         values = {name: entry["value"] for name, entry in named.items()}
+        sliders = {name: values[name] for name in self._sliders}
+        beyond = {name: value for name, value in sliders.items() if not 0 <= value <= 1}
+        self._say_beyond(path, beyond)
+        if self.clamp:
+            sliders |= {name: min(max(value, 0.0), 1.0) for name, value in beyond.items()}
         try:
-            made = self.card.with_sliders(self._slider_values(path, values))
+            made = self.card.with_sliders(sliders)
             if self._bones:
                 made = made.with_bones(self._new_bones(values))
             picture = pictures.get(self.preview)
@@ -170,26 +188,51 @@ class Template:
                 _warn(f"{path.name} keeps the template's picture: the run's game cannot be drawn here; see --preview")
         except CardError as error:
             raise UserError(f"--card {self.path}: {error}") from None
-        with atomic_write(path) as file:
-            file.write(made.data)
-        entry = {"file": path.name, "template": str(self.path), "sha256": hashlib.sha256(made.data).hexdigest()}
-        return path, entry
 
-    def _slider_values(self, path: Path, values: Mapping[str, float]) -> dict[str, float]:
-        chosen = {name: values[name] for name in self._sliders}
-        beyond = [f"{name} {value:g}" for name, value in chosen.items() if not 0 <= value <= 1]
-        if beyond:
-            which = f"{len(beyond)} sliders beyond 0 to 1 ({', '.join(beyond[:3])}{', …' if len(beyond) > 3 else ''})"
-            if self.clamp:
-                print(f"{path.name}: {which} were clamped")
-            else:
-                _warn(f"{path.name} has {which}: the game shows them with SliderUnlocker only; --clamp does without")
-        return {name: min(max(value, 0.0), 1.0) for name, value in chosen.items()} if self.clamp else chosen
+        entry: dict[str, Any] = {"file": path.name, "template": str(self.path), "sha256": _sha256(made.data)}
+        if self.clamp and beyond:
+            entry["clamped"] = list(beyond)
+        if path.is_file() and (replaced := _sha256(path.read_bytes())) != entry["sha256"]:
+            entry["replaces"] = replaced
+        return NewCard(path, made.data, entry)
+
+    def _say_beyond(self, path: Path, beyond: Mapping[str, float]) -> None:
+        if not beyond:
+            return
+        first = ", ".join(f"{name} {value:g}" for name, value in list(beyond.items())[:3])
+        which = f"{len(beyond)} sliders beyond 0 to 1 ({first}{', …' if len(beyond) > 3 else ''})"
+        if self.clamp:
+            print(f"{path.name}: {which} were clamped")
+        else:
+            _warn(f"{path.name} has {which}: the game shows them with SliderUnlocker only; --clamp does without")
 
     def _new_bones(self, values: Mapping[str, float]) -> dict[str, Bone]:
         bones = {bone_of(name) for name in self._bones}
         wanted = bones | {other_side(bone) for bone in bones}
         return bones_of({name: value for name, value in values.items() if name.partition(".")[0] in wanted})
+
+
+class NewCard(NamedTuple):
+    """A card that is to be written beside STEM.json."""
+
+    path: Path
+    data: bytes
+    #: What STEM.json says of it: `file`, `template`, `sha256`, `clamped` where sliders were, and `replaces`, the
+    #: SHA-256 of the card in whose place it comes. STEM.json is written first and knows both cards.
+    entry: dict[str, Any]
+
+    def write(self) -> None:
+        """Write the card, whole or not at all."""
+        with atomic_write(self.path) as file:
+            file.write(self.data)
+
+
+def delete_earlier(stem: Path) -> None:
+    """Delete the card of an earlier result that is written anew without one; a card that is not ours stays."""
+    path = card_file(stem)
+    if os.path.lexists(path) and _is_ours(path, stem.with_name(f"{stem.name}.json")):
+        path.unlink()
+        print(f"{printable(str(path))} was the card of the earlier result and is deleted; --card writes a new one")
 
 
 def card_file(stem: Path) -> Path:
@@ -244,15 +287,23 @@ def _is_same(path: Path, template: Path) -> bool:
 
 def _check_ours(path: Path, result: Path) -> None:
     """Refuse to replace a card that the JSON beside it does not know."""
-    if not os.path.lexists(path):
-        return
-    entry = (read_json(result) or {}).get("card")
-    expected = entry.get("sha256") if isinstance(entry, dict) else None
-    if path.is_symlink() or not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+    if os.path.lexists(path) and not _is_ours(path, result):
         raise UserError(
             f"{path} is there already, and it is not the card that {result.name} tells of. Move it away, or choose "
             "another --output"
         )
+
+
+def _is_ours(path: Path, result: Path) -> bool:
+    """Whether a card is the one that the JSON beside it tells of, or the one that this was to replace."""
+    entry = (read_json(result) or {}).get("card")
+    if not isinstance(entry, dict) or path.is_symlink() or not path.is_file():
+        return False
+    return _sha256(path.read_bytes()) in (entry.get("sha256"), entry.get("replaces"))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _warn(message: str) -> None:
