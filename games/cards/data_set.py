@@ -127,8 +127,8 @@ def describe(found: Found, output: Path, wanted: Wanted) -> str:
         first = ", ".join(map(printable, found.render_anew[:_NAMED]))
         more = ", …" if len(found.render_anew) > _NAMED else ""
         lines.append(
-            f"To be rendered anew: {len(found.render_anew)} characters whose cards have other values than before; their "
-            f"pictures are still those of then: {first}{more}. This is said once; delete these pictures now"
+            f"To be rendered anew: {len(found.render_anew)} characters whose cards have other values than before. "
+            f"Their pictures are still those of then: {first}{more}. This is said once; delete these pictures now"
         )
     if missing:
         lines.append(
