@@ -46,6 +46,15 @@ AIS = creator("ais")
 #: A modifier of a bone of the chin that the table has rows for.
 CHIN = [[1.1, 1.0, 1.0], *NEUTRAL[1:]]
 
+#: Bones that no row of the table tells of: two that shape the face, then those that do not change its aligned picture.
+UNTOLD = [
+    ["cf_J_NoseWing_tx_L", [CHIN], 0],
+    ["cf_J_Head_s", [CHIN], 0],
+    ["cf_J_Head", [[[0.9, 0.9, 0.9], *NEUTRAL[1:]]], 0],
+    ["cf_J_Mayu_L", [NEUTRAL], 0],
+    ["cf_J_Hips", [CHIN], 0],
+]
+
 #: A card with plug-ins, bones and a head that the table was made for.
 MINE = changed(PLANS["bones"], size=(25, 35))
 
@@ -154,6 +163,11 @@ def test_a_preview_is_the_middle_of_the_picture_in_its_own_colours(tmp_path):
         assert shown[0, size[0] // 2].tolist() == [255, 0, 0]
         assert shown[-1, size[0] // 2].tolist() == [0, 0, 0]
         assert (shown[:, 0, 2].max() > 200) == (size[0] > size[1])
+
+
+def test_bones_of_the_face_that_the_table_lacks_are_warned_of(template, capsys):
+    template(plan=changed(PLANS["plain"], bones=UNTOLD)).fit(TABLE, heads=None, game=None)
+    assert "has 2 bones of its own in the face (cf_J_NoseWing_tx_L …)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -382,6 +396,17 @@ def test_with_bones_labels_have_205_values_and_are_true(tmp_path):
     neutral = [p.in_game(v) for p, v in zip(TABLE[54:], labels.values[0, 54:].tolist(), strict=True)]
     expected = [1.0 if "scale" in p.name or "length" in p.name else 0.0 for p in TABLE[54:]]
     np.testing.assert_allclose(neutral, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("words", [(), ("--bones",)])
+def test_a_face_with_a_bone_that_the_table_lacks_is_left_out(tmp_path, words):
+    assert all(AIS.shapes_face(p.name) for p in TABLE[54:])
+    for i, (sliders, bone) in enumerate(zip(characters(5, TABLE[:54]), UNTOLD, strict=True)):
+        write_card(tmp_path / "cards" / f"{i}.png", Plan(sliders=sliders, bones=[bone]))
+    told = data_set(tmp_path, *words)
+    assert "3 characters" in told.stdout
+    for name in ("0.png: bone cf_J_NoseWing_tx_L", "1.png: bone cf_J_Head_s"):
+        assert f"{name} shapes the face, and the table has no row for it" in told.stderr
 
 
 def test_a_data_set_of_koikatsu(tmp_path):

@@ -275,6 +275,13 @@ def other_side(bone: str) -> str:
     return bone[:-2] + sides.get(bone[-2:], bone[-2:])
 
 
+def as_seen(name: str, bone: Bone) -> Bone:
+    """A bone as an aligned picture shows it: without a head's scale that is the same along all axes."""
+    if name.startswith("cf_J_Head") and len(set(bone.scale)) == 1:
+        return bone._replace(scale=Bone().scale)
+    return bone
+
+
 def _parts_of(full_name: str) -> tuple[str, str, int]:
     """Bone, field and axis (0 for x or a length) of a parameter's name."""
     bone, _, field = full_name.partition(".")

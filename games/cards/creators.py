@@ -64,6 +64,10 @@ _KOIKATSU = {
     "ear": _EARS,
 }
 
+#: What names of bones that shape a face begin with, in AI*Shoujo and Honey Select 2 (Mayu are the eyebrows). All bones
+#: of the built-in table are among them, and others that it has no row for.
+_FACE_BONES = tuple(f"cf_J_{part}" for part in ("Face", "Head", "Cheek", "Chin", "Eye", "Mayu", "Nose", "Mouth"))
+
 #: Range of Koikatsu's sliders with the plug-in SliderUnlocker.
 _UNLOCKED = (-1.0, 2.0)
 
@@ -77,6 +81,10 @@ class Creator(NamedTuple):
     sliders: tuple[Parameter, ...]  #: those that a run predicts: the first ones of `order`
     bones: tuple[Parameter, ...]  #: rows of the table that the plug-in ABMX keeps; none where it is not known
     heads: tuple[int, ...] | None  #: heads that its sliders were learned for; None: any
+
+    def shapes_face(self, bone: str) -> bool:
+        """Whether a bone shapes the face, by its name; False for a game whose bones are not known."""
+        return bool(self.bones) and bone.startswith(_FACE_BONES)
 
 
 def creator_of(marker: str) -> Creator | None:

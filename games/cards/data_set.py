@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from games.cards.abmx import Bone, bones_of, other_side, values_of
+from games.cards.abmx import Bone, as_seen, bones_of, other_side, values_of
 from games.cards.card import Card
 from games.cards.creators import Creator
 from games.cards.fields import CardError
@@ -127,8 +127,8 @@ def describe(found: Found, output: Path, wanted: Wanted) -> str:
         first = ", ".join(map(printable, found.render_anew[:_NAMED]))
         more = ", …" if len(found.render_anew) > _NAMED else ""
         lines.append(
-            f"To be rendered anew: {len(found.render_anew)} characters whose cards have other values than before; their "
-            f"pictures are still those of then: {first}{more}. This is said once; delete these pictures now"
+            f"To be rendered anew: {len(found.render_anew)} characters whose cards have other values than before. "
+            f"Their pictures are still those of then: {first}{more}. This is said once; delete these pictures now"
         )
     if missing:
         lines.append(
@@ -280,10 +280,15 @@ def _check_bones(bones: Mapping[str, Bone], label: np.ndarray, wanted: Wanted) -
         mirrored = {name: bone["value"] for name, bone in mirrored_bones(table, own).items()}
         told = bones_of(values | mirrored)
 
-    for name, expected in told.items():
-        found = bones.get(name, Bone())
+    # Bones of the face that the table has no row for: expected to do nothing.
+    others = {name: Bone() for name in bones if wanted.creator.shapes_face(name) and name not in told}
+    for name, expected in (told | others).items():
+        found = as_seen(name, bones.get(name, Bone()))
         if np.allclose(_numbers(found), _numbers(expected), rtol=0, atol=_TOLERANCE):
             continue
+        if name in others:
+            why = f"bone {name} shapes the face, and the table has no row for it"
+            raise _LeftOut("have bones that labels cannot tell", why)
         if wanted.with_bones:
             how = "right and left bones differ, or it is moved in a way that the table has no row for"
             raise _LeftOut("have bones that labels cannot tell", f"bone {name}: {how}")

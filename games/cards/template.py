@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from games.cards.abmx import Bone, bone_of, bones_of, other_side
+from games.cards.abmx import Bone, as_seen, bone_of, bones_of, other_side
 from games.cards.card import Card
 from games.cards.fields import CardError
 from games.game import Game
@@ -130,13 +130,13 @@ class Template:
 
     def _warn_of_bones(self) -> None:
         """Bones of the template that no value of the run takes the place of bend the predicted face."""
-        written = {bone_of(name) for name in self._bones}
-        left = {bone_of(bone.name) for bone in self.card.creator.bones} - written
-        of_face = left | {other_side(name) for name in left}
-        if not self.card.creator.bones:
+        creator, written = self.card.creator, {bone_of(name) for name in self._bones}
+        written |= {other_side(name) for name in written}
+        if not creator.bones:
             return
         try:
-            own = [name for name, bone in self.card.bones.items() if name in of_face and bone != Bone()]
+            bones = {name: as_seen(name, bone) for name, bone in self.card.bones.items()}
+            own = [n for n, bone in bones.items() if creator.shapes_face(n) and n not in written and bone != Bone()]
         except CardError as error:
             if self._bones:
                 raise UserError(f"--card {self.path}: {error}. With --no-bones plug-ins are left alone") from None
