@@ -313,3 +313,12 @@ def test_a_name_that_looks_like_a_number_is_a_name(tmp_path):
     (tmp_path / "mine.toml").write_text("[run]\nname = 2024\n")
     with pytest.raises(UserError, match="expected text in quotes"):
         configuration.load(tmp_path / "mine.toml")
+
+
+@pytest.mark.parametrize(
+    "number", ["run.seed=1" + "0" * 20, "vae.learning_rate=1" + "0" * 400, "run.threads=9999999999"]
+)
+def test_a_number_too_large_for_the_machine_is_a_sentence(number, tmp_path):
+    (tmp_path / "mine.toml").write_text("")
+    with pytest.raises(UserError, match="expected"):
+        configuration.load(tmp_path / "mine.toml", [number])
