@@ -239,6 +239,15 @@ def test_a_reader_that_leaves_does_not_end_a_training(smoke, tmp_path):
     assert (tmp_path / "runs" / "smoke" / "vae" / "metrics.json").exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes streams")
+def test_streams_that_the_shell_closed_take_nothing_away(tmp_path):
+    picture = tmp_path / "faces.png"
+    for arguments, status in ((("random", "--count", "1", "--output", picture), 0), (("render", "missing.json"), 2)):
+        command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command_of("-m", "games", *arguments)]
+        assert subprocess.run(command, cwd=tmp_path, env=environment()).returncode == status
+    assert picture.exists()
+
+
 def test_memory_that_runs_out_is_known_by_its_errors():
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory"))
@@ -304,3 +313,12 @@ def test_a_name_that_looks_like_a_number_is_a_name(tmp_path):
     (tmp_path / "mine.toml").write_text("[run]\nname = 2024\n")
     with pytest.raises(UserError, match="expected text in quotes"):
         configuration.load(tmp_path / "mine.toml")
+
+
+@pytest.mark.parametrize(
+    "number", ["run.seed=1" + "0" * 20, "vae.learning_rate=1" + "0" * 400, "run.threads=9999999999"]
+)
+def test_a_number_too_large_for_the_machine_is_a_sentence(number, tmp_path):
+    (tmp_path / "mine.toml").write_text("")
+    with pytest.raises(UserError, match="expected"):
+        configuration.load(tmp_path / "mine.toml", [number])

@@ -47,7 +47,7 @@ class RunConfig:
         free=True,
     )
     seed: int = setting(0, "of weights, data order and noise", low=0)
-    threads: int = setting(0, "CPU threads; 0: one per core", low=0, free=True)
+    threads: int = setting(0, "CPU threads; 0: one per core", low=0, high=4096, free=True)
     compile: bool = setting(
         False, "torch.compile the networks; needs a C++ compiler on a CPU, Triton on CUDA", free=True
     )
@@ -335,6 +335,8 @@ def _checked(where: str, value: Any, *, expected: Any, limits: types.MappingProx
         item = typing.get_args(expected)[0]
         return tuple(_checked(f"{where}[{i}]", v, expected=item, limits=limits) for i, v in enumerate(value))
 
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        raise UserError(f"{where} is {value!r}; expected a whole number below 2^63")
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not expected:

@@ -81,8 +81,13 @@ class _Output(io.TextIOWrapper):
     """
 
     @classmethod
-    def over(cls, stream: TextIO) -> TextIO:
-        """The same stream, made tolerant; something else that catches the output, as a test does, is left alone."""
+    def over(cls, stream: TextIO | None) -> TextIO:
+        """The same stream, made tolerant; something else that catches the output, as a test does, is left alone.
+
+        Where the shell closed the stream (`>&-`), or pythonw has none, there is None: what is printed goes nowhere.
+        """
+        if stream is None:
+            return open(os.devnull, "w", encoding="utf-8")
         if stream not in (sys.__stdout__, sys.__stderr__) or not isinstance(stream, io.TextIOWrapper):
             return stream
         encoding, line_buffering = stream.encoding, stream.line_buffering
