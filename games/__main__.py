@@ -26,6 +26,9 @@ from utils.workers import default_workers
 #: Smallest and largest side of a face in pictures for people, pixels.
 _SIZES = (16, 1024)
 
+#: Faces of such a picture at most.
+_MOST = 10_000
+
 _WRITE = """Write a data set of random characters.
 
 Reads   nothing.
@@ -74,8 +77,8 @@ def _check(options: argparse.Namespace) -> None:
     """Refuse numbers that nothing can be drawn with; `games.writer` checks its own."""
     if options.command == "write":
         return
-    if getattr(options, "count", 1) < 1:
-        raise UserError(f"--count is {options.count}; at least 1 face can be drawn")
+    if not 1 <= getattr(options, "count", 1) <= _MOST:
+        raise UserError(f"--count is {options.count}; expected 1 to {_MOST:,} faces")
     if getattr(options, "seed", 0) < 0:
         raise UserError(f"--seed is {options.seed}; expected 0 or more")
     smallest, largest = _SIZES

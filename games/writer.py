@@ -25,6 +25,9 @@ from utils.files import atomic_write, lock_folder, read_json, sweep_temporaries,
 from utils.progress import progress
 from utils.workers import map_unordered
 
+#: Faces of a data set at most: their landmarks are held in memory, 1 GiB for a million.
+MOST_FACES = 10_000_000
+
 #: Sides that pictures may have, pixels.
 SIZES = (32, 64, 128, 256, 512)
 
@@ -126,8 +129,8 @@ def name_of(index: int) -> str:
 
 def _check(output: Path, wanted: DataSet, *, game: EmbeddedGame) -> None:
     """Refuse what cannot be written, and a folder that cannot be continued."""
-    if wanted.count < 1:
-        raise UserError(f"--count is {wanted.count}; at least 1 face can be written")
+    if not 1 <= wanted.count <= MOST_FACES:
+        raise UserError(f"--count is {wanted.count}; expected 1 to {MOST_FACES:,} faces")
     if wanted.seed < 0:
         raise UserError(f"--seed is {wanted.seed}; expected 0 or more")
     if wanted.size not in SIZES:

@@ -562,6 +562,7 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     write_data_set(tmp_path / "two", DataSet(2, size=32))
     for folder, wanted, told in (
         ("new", DataSet(0), "--count is 0"),
+        ("new", DataSet(10**20), "expected 1 to 10,000,000 faces"),
         ("new", DataSet(4, -1), "--seed is -1"),
         ("new", DataSet(4, size=48), "--size is 48; expected 32, 64, 128, 256 or 512"),
         ("own", DataSet(4), "already holds 'holiday.jpg'"),
@@ -587,7 +588,7 @@ def test_commands_for_people(tmp_path):
     for content, told in (("{", "not JSON"), ('{"noze": 1}', "no slider"), ('{"nose_width": 3}', "from 0 to 1")):
         (tmp_path / "p.json").write_text(content)
         assert told in error_of(run_command("-m", "games", "render", "p.json", cwd=tmp_path, check=False))
-    for option, value in (("--size", 0), ("--seed", -1), ("--count", 0)):
+    for option, value in (("--size", 0), ("--seed", -1), ("--count", 0), ("--count", 10**14)):
         refused = run_command("-m", "games", "random", "--output", "g.png", option, value, cwd=tmp_path, check=False)
         assert f"{option} is {value}" in error_of(refused)
 
