@@ -114,7 +114,7 @@ def same_training(one: Path, other: Path, kind: str) -> None:
     """Check that two runs of a stage ended alike: checkpoints, what TensorBoard shows, metrics."""
     first, second = (checkpoint.load(run / kind / "checkpoints" / "last.pt", kind) for run in (one, other))
     differ = {key for key in first | second if not same(first.get(key), second.get(key))}
-    assert differ <= {"config", "seconds"}
+    assert differ <= {"config", "seconds", "waited"}
 
     shown = [scalars(run / kind / "tensorboard") for run in (one, other)]
     for values in shown:

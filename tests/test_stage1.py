@@ -168,7 +168,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(faces, tmp_path, stop, 
     assert (again.epoch, again.step) == (1, 10)
     again.run(stop)
 
-    states = [{**trainer.state(), "config": None, "seconds": None} for trainer in (straight, again)]
+    states = [{**trainer.state(), "config": None, "seconds": None, "waited": None} for trainer in (straight, again)]
     assert [key for key in states[0] if not same(states[0][key], states[1][key])] == []
 
 
