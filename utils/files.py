@@ -94,7 +94,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def write_sums(folder: Path) -> None:
     """Write the SHA-256 of every file below `folder` to its SHA256SUMS."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
-    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    lines = [f"{file_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     write_text(folder / SUMS, "".join(lines))
 
 
@@ -110,13 +110,19 @@ def check_sums(folder: Path) -> None:
     for line in listing.read_text(encoding="utf-8").splitlines():
         expected, _, name = line.partition("  ")
         path = folder / name
-        if not path.is_file() or _sha256(path) != expected:
+        if file_digest(path) != expected:
             raise UserError(f"{path} is not what {listing} says; it is damaged or was changed. Get {folder} anew")
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits; "" for what is no file or cannot be read."""
+    try:
+        if not os.path.isfile(path):
+            return ""
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def is_refused_name(error: OSError) -> bool:

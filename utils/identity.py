@@ -1,13 +1,12 @@
 """Whether two paths lead to one file, and whether a file is still what it was."""
 
-import hashlib
 import os
 from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import UserError
-from utils.files import spelling
+from utils.files import file_digest, spelling
 from utils.pictures import printable
 
 #: Digits of SHA-256 that a `Mark` keeps: enough to tell some million files apart.
@@ -73,7 +72,7 @@ def mark_of(path: Path) -> Mark:
         status = os.stat(path)
     except OSError:
         return Mark(-1, -1, "")
-    return Mark(status.st_size, status.st_mtime_ns, digest_of(path)[:_DIGITS])
+    return Mark(status.st_size, status.st_mtime_ns, file_digest(path)[:_DIGITS])
 
 
 def is_unchanged(path: Path, mark: Mark) -> bool:
@@ -89,15 +88,4 @@ def has_content(path: Path, mark: Mark) -> bool:
     """Whether a file, which may be another one, holds what the marked one held."""
     if not mark.digest or not os.path.isfile(path) or os.path.getsize(path) != mark.size:
         return False
-    return digest_of(path)[:_DIGITS] == mark.digest
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file's content, 64 hexadecimal digits; "" for what is no file or cannot be read."""
-    try:
-        if not os.path.isfile(path):
-            return ""
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
+    return file_digest(path)[:_DIGITS] == mark.digest

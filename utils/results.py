@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from utils.files import read_json, spelling
-from utils.identity import Paths, digest_of
+from utils.files import file_digest, read_json, spelling
+from utils.identity import Paths
 
 #: The files of a result called {}: what it says, what it shows, and the files that a game makes of it.
 _FILES = ("{}.json", "{}.png", "{}_character.png", "{}_card.png", "{}.mhm", "human.{}.json")
@@ -31,7 +31,7 @@ def name_of(photo: Path) -> str:
 
 def describe_photos(photos: Sequence[Path]) -> dict[str, list[str]]:
     """What STEM.json says of the photos of a result: their full paths, and SHA-256 of each ("" where it is gone)."""
-    return {"photos": [os.path.abspath(path) for path in photos], "sha256": [digest_of(path) for path in photos]}
+    return {"photos": [os.path.abspath(path) for path in photos], "sha256": [file_digest(path) for path in photos]}
 
 
 def choose_stems(output: Path, plans: Sequence[Plan]) -> list[Path]:
@@ -57,7 +57,7 @@ class _Photos:
     """Photos that are known again by their path, however it is spelt, or by their content."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths, self._digests = Paths(paths), {digest_of(path) for path in paths} - {""}
+        self._paths, self._digests = Paths(paths), {file_digest(path) for path in paths} - {""}
 
     def made(self, json_file: Path) -> bool:
         """Whether a result was made of some of these photos and no others."""

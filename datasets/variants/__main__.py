@@ -31,7 +31,7 @@ from datasets.labels import Layout, read_layout
 from datasets.variants.gate import PointFinder, draw_checked
 from datasets.variants.painter import Painter
 from datasets.variants.recipe import CONTROLNETS, PROMPTS, Recipe, seed_of
-from datasets.variants.record import Record, digest_of_file
+from datasets.variants.record import Record, render_digest
 from models.mtcnn import FaceDetector
 from utils.errors import Interrupted, UserError, run_script
 from utils.files import lock_folder, sweep_temporaries
@@ -150,7 +150,7 @@ class Studio:
             UnreadablePicture: the render cannot be read, or is not square.
         """
         # The digest first: a render that changes meanwhile is then drawn again next time.
-        digest, render = digest_of_file(job.render), read_rgb(job.render)
+        digest, render = render_digest(job.render), read_rgb(job.render)
         height, width = render.shape[:2]
         if height != width:
             raise UnreadablePicture(f"{width}×{height} pixels; aligned renders are square")

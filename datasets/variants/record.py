@@ -5,7 +5,6 @@
 <root>/variants_left_out.txt      the same for people: NAME, tab, reason
 """
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -17,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from datasets.variants.recipe import digest_of
 from utils.errors import UserError
-from utils.files import atomic_write, read_json, write_json
+from utils.files import atomic_write, file_digest, read_json, write_json
 from utils.pictures import write_listing
 
 _FORMAT = "face2parameter variants 1"
@@ -81,10 +80,10 @@ class Record:
             variant: where its variant lies or would go.
         """
         if not os.path.lexists(variant):
-            return name in self.left_out and self.left_out[name]["render"] == digest_of_file(render)
+            return name in self.left_out and self.left_out[name]["render"] == render_digest(render)
         mark = read_mark(variant)
         # Somebody else's is never touched.
-        return mark is None or mark == Mark(self.recipe, digest_of_file(render))
+        return mark is None or mark == Mark(self.recipe, render_digest(render))
 
     def add_variant(self, name: str, path: Path, picture: np.ndarray, *, render: str) -> None:
         """Write a variant with its mark, whole or not at all."""
@@ -126,9 +125,6 @@ def read_mark(path: Path) -> Mark | None:
         return None
 
 
-def digest_of_file(path: Path) -> str:
-    """The first 16 hexadecimal digits of SHA-256 of a file; "" for one that cannot be read."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    except OSError:
-        return ""
+def render_digest(path: Path) -> str:
+    """What a mark says of a render's file: the first 16 hexadecimal digits of its SHA-256."""
+    return file_digest(path)[:16]

@@ -27,7 +27,8 @@ from games.cards.fields import CardError
 from games.game import Game
 from games.parameters import Parameter
 from utils.errors import UserError
-from utils.files import atomic_write, read_json
+from utils.files import atomic_write, file_digest, read_json
+from utils.identity import Paths
 from utils.pictures import printable
 from utils.results import files_of
 
@@ -189,10 +190,11 @@ class Template:
         except CardError as error:
             raise UserError(f"--card {self.path}: {error}") from None
 
-        entry: dict[str, Any] = {"file": path.name, "template": str(self.path), "sha256": _sha256(made.data)}
+        digest = hashlib.sha256(made.data).hexdigest()
+        entry: dict[str, Any] = {"file": path.name, "template": str(self.path), "sha256": digest}
         if self.clamp and beyond:
             entry["clamped"] = list(beyond)
-        if path.is_file() and (replaced := _sha256(path.read_bytes())) != entry["sha256"]:
+        if (replaced := file_digest(path)) not in ("", digest):
             entry["replaces"] = replaced
         return NewCard(path, made.data, entry)
 
@@ -266,23 +268,14 @@ def _advice(game: Game | None) -> str:
 
 def _check_outputs(template: Path, stems: Sequence[Path]) -> None:
     """Refuse outputs that would take the place of the template or of somebody's card."""
+    known = Paths([template])
     for stem in stems:
         for path in (*files_of(stem), stem.with_name("unreadable.txt")):
-            if _is_same(path, template):
+            if known.same(path) is not None:
                 raise UserError(
                     f"{path} would be written, and it is the template --card {template}. Choose another --output"
                 )
         _check_ours(card_file(stem), stem.with_name(f"{stem.name}.json"))
-
-
-def _is_same(path: Path, template: Path) -> bool:
-    """Whether two paths lead to one file, by links or in other letters."""
-    try:
-        if os.path.samefile(path, template):
-            return True
-    except OSError:
-        pass  # there is no such file yet
-    return os.path.realpath(path).casefold() == os.path.realpath(template).casefold()
 
 
 def _check_ours(path: Path, result: Path) -> None:
@@ -299,11 +292,7 @@ def _is_ours(path: Path, result: Path) -> bool:
     entry = (read_json(result) or {}).get("card")
     if not isinstance(entry, dict) or path.is_symlink() or not path.is_file():
         return False
-    return _sha256(path.read_bytes()) in (entry.get("sha256"), entry.get("replaces"))
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return file_digest(path) in (entry.get("sha256"), entry.get("replaces"))
 
 
 def _warn(message: str) -> None:
