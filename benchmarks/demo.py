@@ -7,7 +7,7 @@ Writes RUN/demo.png, and with --picture a smaller picture of the first faces, as
 
 import argparse
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,9 +17,8 @@ from datasets.labels import find_parts, read_labels, read_splits
 from models.predictor import Prediction, Predictor
 from utils.errors import UserError, run_script
 from utils.figures import side_by_side
-from utils.files import read_json
 from utils.pictures import grid, read_rgb, write_picture
-from utils.run import Run, Stage
+from utils.run import Run
 
 #: Of the smaller picture: rows at most; side of a face, white about it and height of the titles, pixels.
 _ROWS, _SIDE, _GAP, _TITLE = 5, 220, 2, 22
@@ -86,17 +85,9 @@ def _tile(picture: np.ndarray) -> np.ndarray:
     return np.pad(face, ((_GAP, _GAP), (_GAP, _GAP), (0, 0)), constant_values=255)
 
 
-def metrics_of(stage: Stage) -> dict[str, Any]:
-    """metrics.json of a stage. Raises UserError where it is missing or damaged."""
-    found = read_json(stage.metrics)
-    if found is None:
-        raise UserError(f"{stage.metrics} is missing or damaged; train the run to its end first")
-    return found
-
-
 def print_summary(run: Run) -> None:
     """What the run reached on test faces."""
-    metrics, vae = metrics_of(run.f2p), metrics_of(run.vae)["test"]
+    metrics, vae = run.f2p.read_metrics(), run.vae.read_metrics()["test"]
     test, reference, made_of = metrics["test"], metrics["baselines"], metrics["run"]
     print(
         f"\n{len(test['parameters'])} sliders, {made_of['faces']['test']} held-out faces, creator {made_of['creator']}"

@@ -16,7 +16,7 @@ from utils.pictures import write_picture
 from utils.results import describe_photos
 
 #: What the files of a result end in: what it says, what it shows, and the character alone.
-ENDS = (".json", ".png", "_character.png")
+_ENDS = (".json", ".png", "_character.png")
 
 
 class Result(NamedTuple):
@@ -60,7 +60,7 @@ class ResultFiles:
         Raises:
             UserError: a file of it would replace the template or somebody's card; nothing is written.
         """
-        json_file, sheet_file, character_file = (stem.with_name(stem.name + end) for end in ENDS)
+        json_file, sheet_file, character_file = (stem.with_name(stem.name + end) for end in _ENDS)
         if self._template is not None:
             self._template.check(stem)
         content, written, pictures = self.as_json(result), [json_file, sheet_file], list(result.pictures)

@@ -26,7 +26,7 @@ from models.vae import VAE
 from utils import checkpoint
 from utils.config import Config, from_dict, load, to_toml
 from utils.errors import UserError, run_script
-from utils.files import SUMS, read_json, write_json, write_sums, write_text
+from utils.files import SUMS, write_json, write_sums, write_text
 from utils.pictures import UnreadablePicture, find_pictures, read_rgb
 from utils.run import Run
 
@@ -114,7 +114,7 @@ def write_networks(run: Run, folder: Path) -> None:
     released.f2p.save("best", f2p | {"optimizers": {}, "released": True})
 
     for stage, copied in ((run.vae, released.vae), (run.f2p, released.f2p)):
-        write_json(copied.metrics, metrics_of(stage.metrics))
+        write_json(copied.metrics, stage.read_metrics())
 
 
 def halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -124,14 +124,6 @@ def halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _is_large(tensor: torch.Tensor) -> bool:
     return tensor.ndim > 1 and tensor.is_floating_point()
-
-
-def metrics_of(path: Path) -> dict[str, Any]:
-    """metrics.json of a stage. Raises UserError where the run is not finished."""
-    found = read_json(path)
-    if found is None:
-        raise UserError(f"{path} is missing or damaged; a release needs a run whose both stages are finished")
-    return found
 
 
 def largest_difference(before: Predictor, after: Predictor, faces: list[np.ndarray]) -> float:
@@ -145,7 +137,7 @@ def largest_difference(before: Predictor, after: Predictor, faces: list[np.ndarr
 
 def readme(run: Run, config: Config, note: str) -> str:
     """README.md of a release: the note, the figures, the commands."""
-    f2p, vae = metrics_of(run.f2p.metrics), metrics_of(run.vae.metrics)
+    f2p, vae = run.f2p.read_metrics(), run.vae.read_metrics()
     measured = {"renders": f2p["test"], "photo-like variants": f2p.get("test_aug_images")}
     rows = [f"| {name} | {m['r2']:.3f} | {m['mae']:.3f} |" for name, m in measured.items() if m]
     made = f2p["run"]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,9 +42,10 @@ def choose_stems(output: Path, plans: Sequence[Plan]) -> list[Path]:
     result of the same photos.
     """
     taken: set[str] = set()
+    of_paths: dict[tuple[Path, ...], _Photos] = {}  # several results may be of one photo, which is read once
     stems = []
     for plan in plans:
-        photos = _Photos(plan.photos)
+        photos = of_paths.setdefault(tuple(plan.photos), _Photos(plan.photos))
         stem, number = output / plan.name, 1
         while taken & _spellings(stem) or not _is_free(stem, photos):
             number += 1
@@ -57,7 +59,11 @@ class _Photos:
     """Photos that are known again by their path, however it is spelt, or by their content."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths, self._digests = Paths(paths), {file_digest(path) for path in paths} - {""}
+        self._photos, self._paths = paths, Paths(paths)
+
+    @cached_property
+    def _digests(self) -> set[str]:
+        return {file_digest(path) for path in self._photos} - {""}
 
     def made(self, json_file: Path) -> bool:
         """Whether a result was made of some of these photos and no others."""

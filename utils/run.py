@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from utils import checkpoint
 from utils.config import Config, changed_settings, to_toml
 from utils.errors import UserError
-from utils.files import archive, lock_folder, sweep_temporaries, write_text
+from utils.files import archive, lock_folder, read_json, sweep_temporaries, write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -124,6 +124,13 @@ class Stage:
                 f"{problems[0]}. No other checkpoint is left in {self._checkpoints}; start over with --restart"
             )
         return None
+
+    def read_metrics(self) -> dict[str, Any]:
+        """The content of metrics.json. Raises UserError where it is missing or damaged."""
+        found = read_json(self.metrics)
+        if found is None:
+            raise UserError(f"{self.metrics} is missing or damaged; train the run until both stages are finished")
+        return found
 
     # --- going on -----------------------------------------------------------------------------
 
