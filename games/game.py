@@ -24,7 +24,7 @@ from utils.alignment import TEMPLATE_SIZE
 
 #: Versions of the embedded games by name. A version changes whenever the picture of a given seed changes; data sets,
 #: metrics and tables name it.
-VERSIONS = {"relief": "1.0", "makehuman": "2.1"}
+VERSIONS = {"relief": "1.0", "makehuman": "2.2"}
 
 #: Version of the default game.
 VERSION = VERSIONS["relief"]

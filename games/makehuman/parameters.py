@@ -25,7 +25,6 @@ DEVIATIONS = {
 _TAMED = {
     "head/head-scale-horiz-decr|incr": 0.7,
     "head/head-scale-vert-decr|incr": 0.7,
-    "forehead/forehead-scale-vert-decr|incr": 0.7,
     "nose/nose-point-down|up": 0.7,
     "chin/chin-height-decr|incr": 0.8,
     "ears/ear-trans-down|up": 0.6,
@@ -34,7 +33,7 @@ _TAMED = {
 #: "uniform" is what a data set is drawn from; "typical" lies closer to the middle.
 DISTRIBUTIONS = {"uniform": 1.0, "typical": 0.6}
 _TRUNCATION = 2.5  #: standard deviations
-_HEAD_SHAPE_SHARE, _STRONGEST_HEAD_SHAPE = 0.7, 0.75
+_HEAD_SHAPE_SHARE, _STRONGEST_HEAD_SHAPE = 0.3, 0.75
 
 _MODIFIERS = offered_modifiers()
 NAMES = [modifier.name for modifier in _MODIFIERS]
@@ -77,7 +76,7 @@ def neutral() -> np.ndarray:
 def draw(rng: np.random.Generator, distribution: str = "uniform") -> np.ndarray:
     """Draw a character that looks like a person: (P,) float64 in [0, 1].
 
-    Pairs are truncated normal with a deviation by group, a head has at most one of the seven shapes, macros are a mix.
+    Pairs are truncated normal with a deviation by group, a head has at most one head shape, macros are a mix.
 
     Raises:
         UserError: the distribution is none of `DISTRIBUTIONS`.
