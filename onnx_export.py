@@ -1,9 +1,11 @@
 """A trained run as one ONNX file, for programs without PyTorch.
 
     pip install -r requirements-onnx.txt
+    python onnx_export.py --output pretrained.onnx
     python onnx_export.py --run runs/creator --output creator.onnx
 
-Reads the best networks of the run. Writes one ONNX file, opset 18, with one input and one output:
+Reads the best networks of the run, or of the pretrained run where none is named. Writes one ONNX file, opset 18, with
+one input and one output:
 
     faces       (N, 3, S, S) float32, RGB in [0, 1]: aligned faces; any N; S is the run's data.image_size. An aligned
                 face of 256×256 pixels (face_alignment.py) is brought to S×S by area interpolation
@@ -28,7 +30,7 @@ from models.exported import (
     require_packages,
     to_onnx,
 )
-from models.predictor import DEFAULT_RUN, Predictor
+from models.predictor import RUN_HELP, Predictor
 from utils.errors import UserError, run_script
 from utils.files import atomic_write
 from utils.pictures import printable
@@ -41,7 +43,7 @@ _TOLERANCE = 1e-4
 def parse_options() -> argparse.Namespace:
     """Read the command line. Raises UserError for what cannot be, before anything is loaded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=DEFAULT_RUN, help=f"trained run (default {DEFAULT_RUN.as_posix()})")
+    parser.add_argument("--run", type=Path, help=RUN_HELP)
     parser.add_argument("--output", type=Path, required=True, help="file to write; its name ends in .onnx")
     options = parser.parse_args()
     require_packages()

@@ -1,16 +1,18 @@
 """A photo in, facial parameters out.
 
-    python predict.py photo.jpg --run runs/creator
-    python predict.py me1.jpg me2.jpg me3.jpg --run runs/creator --average --output me
-    python predict.py friends.jpg --run runs/creator --faces all --table
+    python predict.py assets/photos/portrait.jpg
+    python predict.py me1.jpg me2.jpg me3.jpg --average --output me
+    python predict.py friends.jpg --faces all --table
     python predict.py photo.jpg --run runs/mygame --card mine.png
     python predict.py data/creator/images/face_000007.png --run runs/creator --aligned
 
-Reads each PHOTO and the best networks of the run: the photo is aligned and encoded, and its parameters are read off its
-latent. Writes STEM.json (for each parameter its value from 0 to 1, its value in the game, and its R² on test faces: how
-far to trust it) and STEM.png (photo, aligned face, reconstruction, character, and all sliders as bars). Where the run
-learned an embedded game, STEM_character.png is the character alone. With --card, STEM_card.png is a character card of
-the game (docs/cards.md). What cannot be read is listed in unreadable.txt beside them. From Python: see
+Reads each PHOTO and the best networks of the run, or of the pretrained run where none is named: the photo is aligned
+and encoded, and its parameters are read off its latent. Writes STEM.json (for each parameter its value from 0 to 1, its
+value in the game, and its R² on test faces: how far to trust it) and STEM.png (photo, aligned face, reconstruction,
+character, and all sliders as bars). R² is left out where it says nothing of the face: it is unlike those of training,
+or it is a photo and the run learned from none. Where the run learned an embedded game, STEM_character.png is the
+character alone; MakeHuman and MPFB open STEM.mhm and human.STEM.json. With --card, STEM_card.png is a character card
+of the game (docs/cards.md). What cannot be read is listed in unreadable.txt beside them. From Python: see
 models/predictor.py.
 STEM is the photo's name without its extension. A result replaces an earlier one of the same photo and nothing else:
 where another photo's result or another file has the name, it is called STEM_2, STEM_3 and so on.
@@ -30,7 +32,7 @@ from games.cards.data_set import heads_of
 from games.cards.template import Template, add_options
 from games.result_files import Result, ResultFiles
 from games.result_sheet import thumbnail
-from models.predictor import DEFAULT_RUN, NoFace, Prediction, Predictor
+from models.predictor import RUN_HELP, NoFace, Prediction, Predictor
 from utils.consensus import Consensus, consensus
 from utils.errors import UserError, run_script
 from utils.files import is_refused_name
@@ -58,11 +60,25 @@ class Seen(NamedTuple):
         return f"{name}, face {self.number}" if self.number else name
 
 
+class Trust(NamedTuple):
+    """Whether the run's figures hold for a face, and what its results say of that."""
+
+    note: str  #: a sentence for people; "" where there is nothing to warn of
+    is_measured: bool  #: whether R² on test faces says how far to trust a slider of this face
+
+
+class Found(NamedTuple):
+    """What is written of a face, and how far it is to be trusted."""
+
+    result: Result
+    trust: Trust
+
+
 def parse_options() -> argparse.Namespace:
     """Read the command line. Raises UserError for what cannot be, before anything is loaded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO")
-    parser.add_argument("--run", type=Path, default=DEFAULT_RUN, help=f"trained run (default {DEFAULT_RUN.as_posix()})")
+    parser.add_argument("--run", type=Path, help=RUN_HELP)
     parser.add_argument(
         "--output", type=Path, default=Path("predictions"), help="folder for the results (default predictions)"
     )
@@ -200,15 +216,30 @@ def predict_photos(predictor: Predictor, options: argparse.Namespace) -> tuple[l
     return seen, unreadable, without
 
 
+def trust_of(one: Seen, predictor: Predictor) -> Trust:
+    """How far the sliders of a face can be trusted: R² was measured on renders."""
+    if predictor.is_out_of_distribution(one.prediction):
+        return Trust("No slider can be trusted here: this face is unlike those of training.", False)
+    if predictor.learned_photos:
+        return Trust("", True)
+    if one.photo is not None:
+        return Trust("No slider can be trusted here: this is a photo, and the run learned from no photos.", False)
+    return Trust("R² holds for renders. In a photo no slider can be trusted: the run learned from no photos.", True)
+
+
 def warn_of(one: Seen, predictor: Predictor) -> None:
-    """Say on standard error where a face is out-of-distribution."""
+    """Say on standard error where no slider of a face can be trusted."""
     if predictor.is_out_of_distribution(one.prediction):
         print(
             f"warning: {one.name} is unlike the faces that stage 2 learned from (distance "
             f"{one.prediction.distance:.2f}; 99 % of its validation faces lie below "
-            f"{predictor.ood_threshold:.2f}); take the result for a guess",
+            f"{predictor.ood_threshold:.2f}); no slider can be trusted, take the result for a guess",
             file=sys.stderr,
         )
+        return
+    trust = trust_of(one, predictor)
+    if not trust.is_measured:
+        print(f"warning: {one.name}: {trust.note}", file=sys.stderr)
 
 
 def average(seen: list[Seen]) -> tuple[Seen, Consensus]:
@@ -224,43 +255,46 @@ def average(seen: list[Seen]) -> tuple[Seen, Consensus]:
     return seen[found.nearest], found
 
 
-def result_of(one: Seen, predictor: Predictor) -> Result:
+def result_of(one: Seen, predictor: Predictor) -> Found:
     """What is written of one face."""
     pictures = [("aligned face", one.prediction.aligned), ("reconstruction", one.prediction.reconstruction)]
     if one.photo is not None:
         pictures.insert(0, ("photo", one.photo))
-    note = ""
-    if predictor.is_out_of_distribution(one.prediction):
-        note = "This face is unlike the faces that stage 2 learned from: take the result for a guess."
-    remarks = {"face": one.number} if one.number else None
-    return Result(
-        one.prediction.parameters, [one.path], pictures, aligned=one.prediction.aligned, note=note, remarks=remarks
+    trust = trust_of(one, predictor)
+    remarks: dict[str, object] = {"warning": trust.note or None}
+    if one.number:
+        remarks["face"] = one.number
+    prediction = one.prediction
+    result = Result(
+        prediction.parameters, [one.path], pictures, aligned=prediction.aligned, note=trust.note, remarks=remarks
     )
+    return Found(result, trust)
 
 
-def average_result(seen: list[Seen], predictor: Predictor) -> Result:
+def average_result(seen: list[Seen], predictor: Predictor) -> Found:
     """What is written of several photos of one person; the sheet shows the photo that is nearest to their average."""
     nearest, found = average(seen)
-    result = result_of(nearest, predictor)
+    result, trust = result_of(nearest, predictor)
     left_out = {os.path.abspath(seen[i].path): round(float(found.distances[i]), 6) for i in found.outliers}
     photos = [one.path for one in seen if os.path.abspath(one.path) not in left_out]
     note = result.note
     if left_out:
         note = " ".join([note, "Unlike the others and left out:", ", ".join(map(printable, left_out))]).strip()
     pictures = [(f"nearest of {len(photos)} photos", result.pictures[0][1]), *result.pictures[1:]]
-    return result._replace(
+    result = result._replace(
         parameters=found.parameters,
         photos=photos,
         pictures=pictures,
         note=note,
         spread=found.spread,
-        remarks={"left_out": left_out},
+        remarks={**(result.remarks or {}), "left_out": left_out},
     )
+    return Found(result, trust)
 
 
 def results_of(
     seen: list[Seen], predictor: Predictor, options: argparse.Namespace, stems: list[Path]
-) -> dict[Path, Result]:
+) -> dict[Path, Found]:
     """What is to be written, by the path of the files without what they end in."""
     if options.average:
         return {stems[0]: average_result(seen, predictor)}
@@ -275,7 +309,7 @@ def results_of(
 
 
 def write_results(
-    results: dict[Path, Result], predictor: Predictor, *, template: Template | None, with_table: bool
+    results: dict[Path, Found], predictor: Predictor, *, template: Template | None, with_table: bool
 ) -> list[str]:
     """Write the files of all results and print their names, and with a table the sliders.
 
@@ -285,11 +319,16 @@ def write_results(
     run = predictor.run
     checkpoints = {"vae": run.vae.best.as_posix(), "f2p": run.f2p.best.as_posix()}
     origin = {"run": run.folder.as_posix(), "checkpoints": checkpoints, "creator": predictor.creator_version}
-    files = ResultFiles(
-        predictor.parameters, test_r2=predictor.test_r2, game=predictor.game, origin=origin, template=template
-    )
+
     without = []
-    for stem, result in results.items():
+    for stem, (result, trust) in results.items():
+        files = ResultFiles(
+            predictor.parameters,
+            test_r2=predictor.test_r2 if trust.is_measured else {},
+            game=predictor.game,
+            origin=origin,
+            template=template,
+        )
         try:
             written = files.write(stem, result)
         except OSError as error:
@@ -303,7 +342,8 @@ def write_results(
             continue
         print("\n".join(printable(str(path)) for path in written))
         if with_table:
-            print(f"\n{printable(stem.name)}\n{files.table(result)}\n")
+            heading = "\n".join(filter(None, [printable(stem.name), trust.note]))
+            print(f"\n{heading}\n{files.table(result)}\n")
     return without
 
 

@@ -34,7 +34,7 @@ _STYLES = {
     "trust it": ("#1d5fa6", False, "black"),
     "roughly right": ("#8fbce6", False, "black"),
     "a guess": ("#b4b4b4", True, "#858585"),
-    "not measured": ("#a3a3a3", False, "black"),
+    "not measured": ("#cfcfcf", False, "#858585"),
 }
 
 #: What the legend adds to each level of `games.listing.TRUST`.
@@ -42,7 +42,7 @@ _MEANINGS = {
     "trust it": " (R² from 0.8)",
     "roughly right": " (R² from 0.5)",
     "a guess": " (R² below 0.5)",
-    "not measured": "",
+    "not measured": " on faces like this one",
 }
 
 

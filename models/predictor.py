@@ -3,7 +3,7 @@
 from models.predictor import Predictor
 from utils.pictures import read_rgb
 
-predictor = Predictor.load(Path("runs/creator"))
+predictor = Predictor.load()  # the pretrained run; one of your own: Predictor.load(Path("runs/NAME"))
 prediction = predictor.predict(read_rgb(Path("photo.jpg")))
 for parameter, value in zip(predictor.parameters, prediction.parameters):
     print(parameter.name, parameter.in_game(value))
@@ -35,8 +35,11 @@ from utils.run import Run
 if TYPE_CHECKING:
     from models.mtcnn import FaceDetector
 
-#: The run that is loaded where none is named.
-DEFAULT_RUN = Path("runs/creator")
+#: The run that comes with the code, and is loaded where none is named.
+PRETRAINED = Path(__file__).resolve().parent.parent / "assets" / "pretrained"
+
+#: What --help says of an option that names a run.
+RUN_HELP = "trained run (default: the pretrained run, assets/pretrained)"
 
 #: How often a photo's alignment is corrected by the misalignment found in it.
 _CORRECTIONS = 2
@@ -80,7 +83,8 @@ class Predictor:
 
     Use `Predictor.load`. Attributes: `parameters` (the table of the P parameters), `config` (of stage 1),
     `ood_threshold` (out-of-distribution threshold: 99 % of the validation faces have a smaller `Prediction.distance`),
-    `test_r2` (parameter name → R² on test faces: how far to trust it).
+    `test_r2` (parameter name → R² on test faces: how far to trust it), `learned_photos` (whether stage 2 learned from
+    photos, and not from the game's pictures alone).
     """
 
     def __init__(self, run: Run) -> None:
@@ -96,17 +100,29 @@ class Predictor:
         self.parameters = [Parameter(*row) for row in content["parameters"]]
         self.ood_threshold: float = content["ood_threshold"]
         self.creator_version: str | None = content["creator"]
-        # Of stage 2: the VAE may be older than the setting.
-        self.averages_mirror_image = from_dict(content["config"], str(run.f2p.best)).latents.mirrored
+        # Of stage 2: the VAE may be older than its settings.
+        trained = from_dict(content["config"], str(run.f2p.best))
+        self.averages_mirror_image = trained.latents.mirrored
+        self.learned_photos = bool(trained.data.photos)
 
     @classmethod
-    def load(cls, folder: Path = DEFAULT_RUN) -> "Predictor":
+    def load(cls, folder: Path | None = None) -> "Predictor":
         """Load the best networks of a run folder.
+
+        Args:
+            folder: None takes the pretrained run, and says so in a line on standard output.
 
         Raises:
             UserError: no such folder; a checkpoint is missing or damaged; the stages do not belong together; a
                 release is not what its SHA256SUMS says.
         """
+        if folder is None:
+            predictor = cls.load(pretrained_folder())
+            print(
+                f"pretrained run {predictor.run.folder.as_posix()}, which learned from {predictor.origin}; "
+                "for a run of your own: --run runs/NAME"
+            )
+            return predictor
         if not folder.is_dir():
             raise UserError(
                 f"there is no run folder {folder}; train one first (python vae_trainer.py, extract_latentvec.py, "
@@ -220,6 +236,19 @@ class Predictor:
         except (KeyError, TypeError, AttributeError):
             return {}
 
+    @property
+    def origin(self) -> str:
+        """What stage 2 learned from, in words: "12,000 renders of MakeHuman 2.1 and 250 photos"."""
+        faces = (read_json(self.run.f2p.metrics) or {}).get("run", {}).get("faces", {})
+        renders = f"{faces['train']:,} renders" if "train" in faces else "renders"
+        photos = "no photos"
+        if self.learned_photos:
+            photos = f"{faces['photos']:,} photos" if "photos" in faces else "photos"
+        game = "a game" if self.creator_version is None else f"the embedded game {self.creator_version}"
+        if self.game is not None:
+            game = f"{self.game.name} {self.game.version}"
+        return f"{renders} of {game} and {photos}"
+
     def character(self, parameters: np.ndarray) -> np.ndarray | None:
         """The embedded game's face with parameters (P,), (256, 256, 3) uint8; None for another game."""
         return None if self.game is None else self.game.picture(parameters)
@@ -246,6 +275,21 @@ def _check_photo(photo: np.ndarray) -> None:
 
 
 # --- loading --------------------------------------------------------------------------------------
+
+
+def pretrained_folder() -> Path:
+    """The folder of the pretrained run, as seen from the current folder where it lies below that.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if not PRETRAINED.is_dir():
+        raise UserError(
+            f"the pretrained run is not there: {PRETRAINED} is missing. It comes with the code: get it back with "
+            "git checkout -- assets/pretrained, or name a run of your own with --run runs/NAME"
+        )
+    here = Path.cwd()
+    return PRETRAINED.relative_to(here) if PRETRAINED.is_relative_to(here) else PRETRAINED
 
 
 def load_vae(run: Run) -> tuple[VAE, Config]:

@@ -13,14 +13,17 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from benchmarks.accuracy import RECIPES, settings_of
+from benchmarks.demo import check_one_game, held_out
 from benchmarks.photos import compare, halves, spearman
 from benchmarks.scale import memory_of
 from benchmarks.through_aligner import off_by, onto_canvas
+from datasets.labels import read_labels
 from datasets.people import fold_of, is_frontal, ratios, read_annotations, read_frames, read_people
 from games.game import default_game
 from games.writer import DataSet, write_data_set
 from models.facemesh import INSTALL
-from tests.helpers import error_of, run_here
+from models.predictor import Predictor
+from tests.helpers import ROOT, error_of, plain_picture, run_here
 from utils.alignment import (
     MISALIGNMENT_SPREAD,
     TEMPLATE,
@@ -31,6 +34,7 @@ from utils.alignment import (
 from utils.config import DEFAULT_CONFIG, load
 from utils.errors import UserError
 from utils.pictures import read_rgb, write_picture
+from utils.run import Run
 
 GAME = default_game()
 
@@ -246,11 +250,45 @@ def test_direct_learns_from_variants_and_predicts_photos(smoke, photos):
 
 def test_the_demo_shows_held_out_faces(smoke):
     command = ("-m", "benchmarks.demo", "--run", "runs/smoke", "--count", 6, "--picture", "demo.jpg")
-    assert "mean R²" in run_here(*command, cwd=smoke).stdout
+    told = run_here(*command, cwd=smoke).stdout
+    r2 = Run(smoke / "runs" / "smoke").f2p.read_metrics()["test"]["r2"]
+    assert f"{r2:.3f}" in told
+    assert told.splitlines()[-1] == f"look at: {Path('runs/smoke/demo.png')}"
     with Image.open(smoke / "demo.jpg") as small, Image.open(smoke / "runs" / "smoke" / "demo.png") as whole:
         assert 850 <= small.width <= 950  # five rows of four faces
         assert small.height == pytest.approx(5 / 4 * small.width, abs=30)
         assert whole.height / whole.width > small.height / small.width  # six rows
+
+
+def test_the_demo_shows_a_photo_above_and_two_runs_side_by_side(smoke, tmp_path):
+    photo = ROOT / "assets" / "photos" / "portrait.jpg"
+    one = ("-m", "benchmarks.demo", "--run", "runs/smoke", "--count", 1, "--output")
+    both = (*one, tmp_path / "both.png", "--run", "runs/smoke", "--photo", photo)
+    assert run_here(*both, cwd=smoke).stdout.count("learned from") == 1
+    run_here(*one, tmp_path / "one.png", cwd=smoke)
+    with Image.open(tmp_path / "both.png") as two_rows, Image.open(tmp_path / "one.png") as row:
+        assert two_rows.width == row.width  # a second run instead of the reconstruction
+        assert two_rows.height == 2 * row.height
+
+    blank = tmp_path / "blank.png"
+    plain_picture(blank, side=200)
+    told = run_here(*one, tmp_path / "none.png", "--photo", blank, cwd=smoke, check=False)
+    assert "no face was found" in error_of(told)
+
+
+def test_the_characters_of_the_demo_are_of_no_data_set(smoke):
+    predictor = Predictor.load(smoke / "runs" / "smoke")
+    faces = held_out(predictor, 2)
+    learned = read_labels(smoke / "data" / "smoke").values
+    assert all(np.abs(learned - face.truth).mean(1).min() > 0.05 for face in faces)
+    np.testing.assert_array_equal(faces[1].truth, held_out(predictor, 2)[1].truth)
+
+
+def test_runs_of_different_games_do_not_stand_side_by_side(smoke):
+    one, other = Predictor.load(smoke / "runs" / "smoke"), Predictor.load(smoke / "runs" / "smoke")
+    other.creator_version = "0.1"
+    with pytest.raises(UserError, match="expected runs of one embedded game"):
+        check_one_game([one, other])
 
 
 def test_the_drawn_reconstruction_is_the_networks(smoke):

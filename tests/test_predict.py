@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import models.predictor
 import predict
 from games.game import VERSION, default_game
 from games.listing import Entry, as_table, entries_of
@@ -18,17 +18,34 @@ from games.parameters import BUILT_IN_TABLE, Parameter, parse_parameters
 from games.result_files import Result, ResultFiles
 from games.result_sheet import result_sheet, thumbnail
 from models.predictor import NoFace, Predictor, encode_aligned
+from models.release import release
 from models.vae import VAE
 from tests.helpers import ROOT, error_of, run_command, run_here, small_vae
 from utils.alignment import alignment_transform, misalignment_transform
 from utils.consensus import consensus
 from utils.errors import UserError
 from utils.pictures import read_rgb, write_picture
+from utils.run import Run
 
 
 @pytest.fixture(scope="module")
 def run(smoke) -> Path:
     return smoke / "runs" / "smoke"
+
+
+@pytest.fixture(scope="module")
+def released(run, tmp_path_factory) -> Path:
+    """The run as a small folder, as the pretrained run is one."""
+    folder = tmp_path_factory.mktemp("released") / "pretrained"
+    release(Run(run), folder, faces=[], note="Learned from renders alone.")
+    return folder
+
+
+@pytest.fixture
+def pretrained(released, monkeypatch) -> Path:
+    """The small folder stands for the pretrained run."""
+    monkeypatch.setattr(models.predictor, "PRETRAINED", released)
+    return released
 
 
 @pytest.fixture(scope="module")
@@ -120,14 +137,14 @@ def test_what_is_no_photo_is_refused_by_name(predictor, photo):
             predict_it(photo)
 
 
-def test_the_readmes_lines_of_python_run_as_they_stand(smoke, photo, tmp_path, monkeypatch, capsys):
-    shutil.copytree(smoke / "runs" / "smoke", tmp_path / "runs" / "creator")
+def test_the_readmes_lines_of_python_run_as_they_stand(pretrained, photo, tmp_path, monkeypatch, capsys):
     write_picture(tmp_path / "photo.jpg", photo)
     monkeypatch.chdir(tmp_path)
     block = re.search(r"From Python:\n```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     assert block is not None
     exec(compile(block[1], "README.md", "exec"), {})
-    told = capsys.readouterr().out.splitlines()
+    first, *told = capsys.readouterr().out.splitlines()
+    assert "pretrained run" in first
     assert [line.split()[0] for line in told[:-1]] == default_game().names
     assert told[-1] in ("a guess", "like the faces of training")
 
@@ -186,6 +203,31 @@ def test_faces_of_another_size_are_brought_to_the_encoders():
 
 
 # --- loading --------------------------------------------------------------------------------------
+
+
+def test_the_pretrained_run_is_found_from_any_folder_and_is_said(pretrained, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert Predictor.load().run.folder == pretrained
+    told = capsys.readouterr().out
+    assert told.count("\n") == 1
+    assert f"pretrained run {pretrained.as_posix()}" in told
+    assert f"renders of {default_game().name} {VERSION} and no photos" in told
+    assert "--run runs/NAME" in told
+
+    monkeypatch.chdir(pretrained.parent)
+    assert Predictor.load().run.folder == Path("pretrained")
+    capsys.readouterr()
+    assert Predictor.load(run).run.folder == run
+    assert capsys.readouterr().out == ""
+
+
+def test_a_pretrained_run_that_is_gone_gets_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(models.predictor, "PRETRAINED", tmp_path / "gone")
+    (tmp_path / "x.jpg").write_bytes(b"")
+    told = error_of(run_here("predict.py", "x.jpg", cwd=tmp_path, check=False))
+    assert "the pretrained run is not there" in told
+    assert "git checkout" in told
+    assert "--run" in told
 
 
 def test_a_missing_run_folder_names_the_steps_that_make_one(tmp_path):
@@ -340,7 +382,47 @@ def test_a_face_out_of_distribution_is_warned_of(smoke, face, tmp_path, monkeypa
     command = ("predict.py", tmp_path / "a.png", "--aligned", "--run", "runs/smoke", "--output", tmp_path / "out")
     assert "warning" not in run_here(*command, cwd=smoke).stderr
     monkeypatch.setattr(Predictor, "is_out_of_distribution", lambda *_: True)
-    assert "a.png is unlike the faces that stage 2 learned from" in run_here(*command, cwd=smoke).stderr
+    told = run_here(*command, "--table", cwd=smoke)
+    assert "a.png is unlike the faces that stage 2 learned from" in told.stderr
+
+    # Nothing of its result claims that a slider can be trusted.
+    assert "No slider can be trusted here" in told.stdout
+    assert not any(level in told.stdout for level in ("trust it", "roughly right", "R²"))
+    content = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert "unlike those of training" in content["warning"]
+    assert {values["test_r2"] for values in content["parameters"].values()} == {None}
+
+
+def seen_as(photo: np.ndarray | None) -> predict.Seen:
+    return predict.Seen(Path("a.jpg"), photo, SimpleNamespace())
+
+
+@pytest.mark.parametrize(
+    ("is_unlike", "learned_photos", "is_photo", "is_measured", "words"),
+    [
+        (True, True, True, False, "unlike those of training"),
+        (True, False, False, False, "unlike those of training"),
+        (False, True, True, True, ""),
+        (False, False, True, False, "learned from no photos"),
+        (False, False, False, True, "R² holds for renders"),
+    ],
+)
+def test_how_far_sliders_can_be_trusted(is_unlike, learned_photos, is_photo, is_measured, words):
+    predictor = SimpleNamespace(is_out_of_distribution=lambda _: is_unlike, learned_photos=learned_photos)
+    found = predict.trust_of(seen_as(np.zeros((8, 8, 3), np.uint8) if is_photo else None), predictor)
+    assert found.is_measured == is_measured
+    assert words in found.note
+    assert bool(words) == bool(found.note)
+
+
+def test_a_run_that_learned_photos_knows_it(copy):
+    run = copy / "runs" / "smoke"
+    assert not Predictor.load(run).learned_photos
+    path = Run(run).f2p.best
+    content = torch.load(path, weights_only=True)
+    content["config"]["data"]["photos"] = "data/photos"
+    torch.save(content, path)
+    assert Predictor.load(run).learned_photos
 
 
 def test_right_side_bones_follow_from_the_left_side_ones():
@@ -443,6 +525,9 @@ def test_a_bar_is_as_long_as_a_slider_is_far_from_the_average_and_its_look_says_
     guess = bars_of(long._replace(r2=0.1))
     assert coloured(guess, dark) == 0
     assert coloured(guess, hatch) > 100
+    unknown = bars_of(long._replace(r2=None))
+    assert coloured(unknown, dark) == 0
+    assert coloured(unknown, (0xCF, 0xCF, 0xCF)) > 200
     assert coloured(bars_of(long._replace(spread=0.2)), (0, 0, 0)) > coloured(bars_of(long), (0, 0, 0)) + 20
 
 

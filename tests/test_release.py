@@ -1,5 +1,6 @@
 """A run as a small folder to give away."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from games.game import default_game
 from models import release
-from models.predictor import Predictor
-from tests.helpers import SMOKE, error_of, run_here
+from models.predictor import PRETRAINED, Predictor
+from tests.helpers import ROOT, SMOKE, error_of, run_here
 from utils.errors import UserError
 from utils.pictures import read_rgb
 from utils.run import Run
@@ -100,3 +102,45 @@ def test_an_unfinished_run_is_not_released(copy, tmp_path):
     run.f2p.metrics.unlink()
     with pytest.raises(UserError, match="both stages are finished"):
         release.release(run, tmp_path / "out", faces=[], note="")
+
+
+# --- the pretrained run ---------------------------------------------------------------------------
+
+needs_pretrained = pytest.mark.skipif(not PRETRAINED.is_dir(), reason="assets/pretrained is missing")
+
+
+@needs_pretrained
+def test_the_pretrained_run_is_whole_small_and_of_the_game_that_is_drawn_here():
+    files = [path for path in PRETRAINED.rglob("*") if path.is_file()]
+    sizes = {path.relative_to(PRETRAINED).as_posix(): path.stat().st_size for path in files}
+    listed = [line.split("  ")[1] for line in (PRETRAINED / "SHA256SUMS").read_text(encoding="utf-8").splitlines()]
+    assert sorted(sizes) == sorted([*listed, "SHA256SUMS"])
+    assert sum(sizes.values()) <= 20e6
+
+    predictor = Predictor.load()  # checks the sums
+    assert predictor.learned_photos
+    assert predictor.creator_version == default_game().version
+    assert set(predictor.test_r2) == set(default_game().names)
+
+
+@needs_pretrained
+@pytest.mark.parametrize("name", ["portrait.jpg", "portrait_smiling.jpg"])
+def test_the_pretrained_run_predicts_the_photos_that_come_with_the_code(name, tmp_path):
+    """As README.md begins; one face is found, and it is no stranger to a run that learned photos."""
+    told = run_here("predict.py", ROOT / "assets" / "photos" / name, "--output", tmp_path, cwd=tmp_path)
+    assert "pretrained run" in told.stdout
+    assert "warning" not in told.stderr
+    content = json.loads((tmp_path / name).with_suffix(".json").read_text(encoding="utf-8"))
+    assert content["warning"] is None
+    assert list(content["parameters"]) == default_game().names
+    assert np.std([values["normalised"] for values in content["parameters"].values()]) > 0.05
+
+
+def test_photos_that_come_with_the_code_are_small_and_say_where_they_are_from():
+    folder = ROOT / "assets" / "photos"
+    pictures = sorted(folder.glob("*.jpg"))
+    assert [path.name for path in pictures] == ["portrait.jpg", "portrait_smiling.jpg"]
+    assert sum(path.stat().st_size for path in pictures) <= 150_000
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert all(word in text for word in ("10.6084/m9.figshare.5047666.v5", "CC BY 4.0", "DeBruine"))
+    assert all(path.name in text for path in pictures)
