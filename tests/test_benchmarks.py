@@ -38,7 +38,7 @@ GAME = default_game()
 @pytest.fixture(scope="module")
 def characters() -> np.ndarray:
     """Landmarks (6, 68, 2) of characters seen from the front."""
-    return GAME.landmarks(np.random.default_rng(3).random((6, 54)))
+    return GAME.landmarks(np.array([GAME.character(3, i).parameters for i in range(6)]))
 
 
 # --- ratios and ranks -------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def test_direct_learns_from_variants_and_predicts_photos(smoke, photos):
     run_here(*options, *training, cwd=smoke)
     result = json.loads(written.read_text())
     assert result["run"]["parts"] == ["images", "aug_images"]
-    assert all(len(result[part]["parameters"]) == 54 for part in ("test", "test_aug_images"))
+    assert all(len(result[part]["parameters"]) == len(GAME.parameters) for part in ("test", "test_aug_images"))
     assert len(result["photos"]["ratios"]) == 12
     assert -1 <= result["photos"]["median_rho"] <= 1
     assert "expected 2 or 3 widths" in error_of(run_here(*options, "--channels", 8, cwd=smoke, check=False))

@@ -21,7 +21,7 @@ from PIL import EpsImagePlugin, Image
 import predict
 from datasets.alignment_record import Record
 from datasets.names import is_listable
-from games.game import default_game, game_named
+from games.game import default_game
 from tests.helpers import SMOKE, error_of, plain_picture, run_here, temporaries
 from utils.errors import UserError
 from utils.files import lock_folder, write_json
@@ -146,7 +146,7 @@ def test_an_average_is_not_written_over_a_photo(here):
 
 
 def test_the_files_of_a_result_are_those_that_games_write(tmp_path):
-    game = game_named("makehuman")
+    game = default_game()
     written = game.character_file(game.average(), tmp_path / "me")
     assert written
     assert set(written) <= set(files_of(tmp_path / "me"))

@@ -139,7 +139,9 @@ def test_other_labels_or_another_table_are_refused_by_name(smoke, tmp_path):
         shutil.copytree(smoke / folder, tmp_path / folder)
     root = tmp_path / "data" / "smoke"
     table = (root / "parameters.csv").read_text()
-    (root / "parameters.csv").write_text(table.replace("face_width,whole,slider,-1,2", "face_width,whole,slider,-1,5"))
+    row = "nose/nose-hump-decr|incr,nose,slider,-1,"
+    assert f"{row}1," in table
+    (root / "parameters.csv").write_text(table.replace(f"{row}1,", f"{row}2,"))
     told = error_of(run_command("f2p_trainer.py", *SMOKE, cwd=tmp_path, check=False))
     assert "the parameter table of data.root is not what it was" in told
     (root / "parameters.csv").write_text(table)
