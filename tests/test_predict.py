@@ -25,7 +25,6 @@ from utils.consensus import consensus
 from utils.errors import UserError
 from utils.pictures import read_rgb, write_picture
 
-
 #: A parameter of the embedded game, which goes from −1 to 1 there.
 PAIR = "nose/nose-scale-horiz-decr|incr"
 
