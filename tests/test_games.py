@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections import Counter
 
-import cv2
 import numpy as np
 import pytest
 
@@ -21,8 +20,9 @@ from games.parameters import (
 )
 from games.sheets import contact_sheet, random_grid
 from games.writer import DataSet, manifest_version, name_of, read_manifest, write_data_set
+from tests.discs import Discs
 from tests.helpers import ROOT, command_of, environment, error_of, run_command
-from utils.alignment import alignment_transform, five_points, transform_points
+from utils.alignment import alignment_transform, five_points
 from utils.errors import UserError
 from utils.pictures import read_rgb
 
@@ -140,50 +140,6 @@ def test_the_manifest_tells_games_apart(tmp_path):
     (tmp_path / "creator.json").write_text('{"creator": "0.7", "size": 32}')
     assert read_manifest(tmp_path) == {"creator": "0.7", "size": 32}
     assert manifest_version(tmp_path) == "0.7"
-
-
-class Discs(EmbeddedGame):
-    """A game of two parameters, a disc's size and its grey, to stand in for a second game beside MakeHuman."""
-
-    def __init__(self):
-        table = [
-            Parameter("size", "disc", "slider", 0, 1, "larger"),
-            Parameter("grey", "disc", "slider", 0, 1, "lighter"),
-        ]
-        super().__init__("game of discs", "discs 1", parameters=table)
-
-    def character(self, seed, index, distribution="uniform"):
-        return Character(np.random.default_rng([seed, index]).random(2), "studio", "photo")
-
-    def neutral_look(self):
-        return "studio"
-
-    def make_renderer(self, size):
-        return DiscRenderer(size)
-
-    def character_file(self, parameters, stem):
-        path = stem.with_suffix(".disc")
-        path.write_text(json.dumps(parameters.tolist()))
-        return [path]
-
-
-class DiscRenderer:
-    def __init__(self, size):
-        self.size = size
-
-    def render(self, parameters, looks):
-        pictures = np.zeros((len(looks), len(looks[0]), self.size, self.size, 3), np.uint8)
-        for i, (radius, grey) in enumerate(parameters):
-            for k, look in enumerate(looks[i]):
-                colour = (100 + 155 * grey if look == "studio" else 255,) * 3
-                cv2.circle(pictures[i, k], (self.size // 2,) * 2, 1 + int(radius * self.size / 3), colour, -1)
-        return pictures, self.landmarks(parameters, [of_face[0] for of_face in looks])
-
-    def landmarks(self, parameters, looks):
-        rng = np.random.default_rng(0)
-        mean, way = 200 * rng.random((68, 2)), rng.normal(0, 20, (2, 68, 2))
-        points = mean + np.einsum("np,pld->nld", np.asarray(parameters) - 0.5, way)
-        return transform_points(alignment_transform(five_points(points), self.size), points)
 
 
 def test_a_second_game_needs_no_change_elsewhere(tmp_path):

@@ -350,7 +350,7 @@ def test_a_parameter_changes_the_picture_visibly(extremes: np.ndarray, name: str
 def test_no_drawn_character_is_folded_or_torn(rig: Rig, game: MakeHuman):
     """The skin that the front shows, but for the rims of lids, nostrils and lips, which fold by nature.
 
-    The mesh is one piece, so skin is torn where a triangle's size is out of proportion, and folded where one turns over.
+    The mesh is one piece, so skin is torn where a triangle is out of proportion, and folded where one turns over.
     """
     corners = triangles(rig.head.quads[rig.head.parts == SKIN])
     middles = rig.neutral[corners].mean(1)
