@@ -83,9 +83,11 @@ def predicted(count: int = 205, seed: int = 0) -> dict:
     return {"parameters": named, "mirrored": mirrored_bones(table, values)}
 
 
-def write_face(template: Template, tmp_path: Path, count: int = 205, **pictures: np.ndarray) -> tuple[Path, dict]:
+def write_face(template: Template, tmp_path: Path, count: int = 205) -> tuple[Path, dict]:
+    """Write the card of a prediction; the photo is of one grey, 200."""
     template.fit(TABLE[:count], heads=None, creator=None)
-    card = template.make(tmp_path / "out" / "me", predicted(count), pictures=pictures)
+    photo = np.full((256, 256, 3), 200, np.uint8)
+    card = template.make(tmp_path / "out" / "me", predicted(count), photo=photo)
     card.write()
     return card.path, card.entry
 
@@ -137,19 +139,13 @@ def test_sliders_beyond_0_to_1_are_said_or_clamped(template, tmp_path, capsys):
     assert "were clamped" in capsys.readouterr().out
 
 
-def test_the_picture_becomes_the_character_the_photo_or_stays(template, tmp_path, capsys):
-    pictures = {name: np.full((256, 256, 3), grey, np.uint8) for name, grey in (("character", 50), ("photo", 200))}
-    for preview, grey in (("character", 50), ("photo", 200), ("keep", 128)):
-        path, _ = write_face(template("--preview", preview), tmp_path, **pictures)
+def test_the_picture_stays_and_becomes_the_photo_only_if_that_is_asked_for(template, tmp_path):
+    for words, grey in (((), 128), (("--preview", "keep"), 128), (("--preview", "photo"), 200)):
+        path, _ = write_face(template(*words), tmp_path)
         shown = read_rgb(path)
         assert shown.shape == (35, 25, 3)
         assert np.unique(shown).tolist() == [grey]
         path.unlink()
-    assert "keeps the template's picture" not in capsys.readouterr().err
-
-    path, _ = write_face(template(), tmp_path, photo=pictures["photo"])
-    assert np.unique(read_rgb(path)).tolist() == [128]  # a person's photo is never put in unasked
-    assert "keeps the template's picture" in capsys.readouterr().err
 
 
 def test_a_preview_is_the_middle_of_the_picture_in_its_own_colours(tmp_path):

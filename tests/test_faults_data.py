@@ -180,6 +180,8 @@ def outdated(copy) -> Path:
     write_parameters(root / "parameters.csv", parse_parameters(BUILT_IN_TABLE)[:54])
     names = list(json.loads((root / "labels.json").read_text()))
     write_labels(root, names, labels=np.random.default_rng(0).random((len(names), 54)))
+    for cache in root.glob("labels.*.npy"):
+        cache.unlink()
     shutil.rmtree(copy / "runs")
     return copy
 

@@ -135,7 +135,6 @@ def test_the_table(game: MakeHuman):
     assert game.version == VERSION
     assert len(set(game.names)) == len(game.names) == len(parameters.neutral())
     assert {p.kind for p in game.parameters} == {"slider", "macro"}
-    assert sum(p.kind == "macro" for p in game.parameters) == 5
     for modifier in read_modifiers():
         assert bool(modifier.reason) != modifier.offered, modifier.name
         assert modifier.description
@@ -148,7 +147,7 @@ def test_random_characters_are_within_the_games_limits(game: MakeHuman):
     origins = [i for i, name in enumerate(game.names) if name.rpartition("/")[2] in ("African", "Asian", "Caucasian")]
     np.testing.assert_allclose(drawn[:, origins].sum(1), 1)
     shapes = [i for i, p in enumerate(game.parameters) if p.kind == "slider" and p.minimum == 0]
-    assert len(shapes) == 7
+    assert shapes
     assert (drawn[:, shapes] > 0).sum(1).max() == 1
 
 

@@ -3,7 +3,7 @@
     template = Template.of(options, stems)                      # read and checked before anything is computed
     template.fit(parameters, heads=(0, 1, 2), creator=None)     # a run's table has the card's sliders
     template.check(stem)                                        # before anything of a result is written
-    card = template.make(stem, result, pictures={"character": …, "photo": …})
+    card = template.make(stem, result, photo=…)
     …                                                           # write card.entry to STEM.json
     card.write()
 
@@ -32,8 +32,8 @@ from utils.identity import Paths
 from utils.pictures import printable
 from utils.results import files_of
 
-#: What a card's picture becomes.
-PREVIEWS = ("character", "photo", "keep")
+#: What becomes of a card's picture.
+PREVIEWS = ("keep", "photo")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--preview",
         choices=PREVIEWS,
-        help="what the card's picture becomes: the character (default), the photo, or kept",
+        help="what becomes of the card's picture: it is kept (default), or becomes the aligned photo",
     )
 
 
@@ -158,7 +158,7 @@ class Template:
         """
         _check_outputs(self.path, [stem])
 
-    def make(self, stem: Path, result: Mapping[str, Any], *, pictures: Mapping[str, np.ndarray | None]) -> "NewCard":
+    def make(self, stem: Path, result: Mapping[str, Any], *, photo: np.ndarray) -> "NewCard":
         """The template with a face, to be written as STEM_card.png.
 
         Args:
@@ -166,7 +166,7 @@ class Template:
             result: what STEM.json says: `parameters` and, where left bones have right ones, `mirrored`, each by name
                 with its `value` in the game's units. The card gets these values; with --clamp it gets 0 or 1 for the
                 sliders that the card's entry lists as `clamped`.
-            pictures: (H, W, 3) uint8 RGB by what --preview names; None where a picture cannot be drawn.
+            photo: (H, W, 3) uint8 RGB, the aligned face, for --preview photo.
 
         Raises:
             UserError: the template's plug-in data cannot be used.
@@ -182,11 +182,8 @@ class Template:
             made = self.card.with_sliders(sliders)
             if self._bones:
                 made = made.with_bones(self._new_bones(values))
-            picture = pictures.get(self.preview)
-            if picture is not None:
-                made = made.with_preview(as_preview(picture, self.card.preview_size))
-            elif self.preview != "keep":
-                _warn(f"{path.name} keeps the template's picture: the run's game cannot be drawn here; see --preview")
+            if self.preview == "photo":
+                made = made.with_preview(as_preview(photo, self.card.preview_size))
         except CardError as error:
             raise UserError(f"--card {self.path}: {error}") from None
 

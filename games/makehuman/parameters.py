@@ -77,7 +77,7 @@ def neutral() -> np.ndarray:
 def draw(rng: np.random.Generator, distribution: str = "uniform") -> np.ndarray:
     """Draw a character that looks like a person: (P,) float64 in [0, 1].
 
-    Pairs are truncated normal with a deviation by group, a head has at most one of the seven shapes, macros are a mix.
+    Pairs are truncated normal with a deviation by group, a head has at most one of the shapes, macros are a mix.
 
     Raises:
         UserError: the distribution is none of `DISTRIBUTIONS`.
