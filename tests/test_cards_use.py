@@ -197,7 +197,7 @@ def test_koikatsu_cards_are_written_where_the_table_has_their_sliders(template, 
     made = template("--preview", "keep", plan=PLANS["Koikatsu"])
     made.fit(koikatsu.sliders, heads=None, creator=None)
     values = {p.name: {"value": i / 32} for i, p in enumerate(koikatsu.sliders)}
-    card = made.make(tmp_path / "out" / "me", {"parameters": values}, pictures={})
+    card = made.make(tmp_path / "out" / "me", {"parameters": values}, photo=np.zeros((8, 8, 3), np.uint8))
     assert read_card(card.data).sliders == [i / 32 for i in range(52)]
 
 

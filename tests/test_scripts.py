@@ -166,7 +166,7 @@ def test_tensorboard_shows_pictures(smoke):
 def test_tensorboard_shows_what_stage_2_learns(smoke):
     shown = scalars(smoke / "runs" / "smoke" / "f2p" / "tensorboard")
     measured = {f"val/{key}" for key in ("r2", "mae", "cosine_similarity", "distance")}
-    assert measured | {"train/loss", "val_r2_by_group/eye", "val_aug_images/r2"} <= set(shown)
+    assert measured | {"train/loss", "val_r2_by_group/eyes", "val_aug_images/r2"} <= set(shown)
     assert [step for step, _ in shown["val/r2"]] == [1, 2, 3]
 
 
