@@ -119,7 +119,7 @@ def test_halves_agree_as_far_as_people_differ():
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Characters on canvases stand in for photos of 32 people: mixes of four, so that few of them tell how they differ."""
+    """Characters on canvases stand in for photos of 32 people: mixes of four, so that a few tell how they differ."""
     rng, renderer = np.random.default_rng(0), GAME.renderer(256)
     folder = tmp_path_factory.mktemp("photos")
     four = np.array([GAME.character(4, i).parameters for i in range(4)])
