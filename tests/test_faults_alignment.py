@@ -29,6 +29,9 @@ from utils.identity import refuse_to_overwrite
 from utils.pictures import UnreadablePicture, printable, read_rgb, unique_stems, write_picture
 from utils.results import Plan, choose_stems, describe_photos, files_of
 
+#: The files of a result called {}, of a run that learned the embedded game.
+RESULT = ("{}.json", "{}.png", "{}_character.png", "{}.mhm", "human.{}.json")
+
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems refuse such names")
 
 
@@ -420,7 +423,7 @@ def test_predicting_a_second_photo_of_one_name_keeps_the_result_of_the_first(smo
     assert "out/me is taken by another photo or another program; the results of B/me.png are called me_2" in told
     run_here("predict.py", "A/me.png", "./A/me.png", *command, cwd=here)
     assert (here / "out" / "me.json").read_bytes() == first
-    written = [f"{name}{end}" for name in ("me", "me_2") for end in (".json", ".png", "_character.png")]
+    written = [file.format(name) for name in ("me", "me_2") for file in RESULT]
     assert sorted(contents(here / "out")) == sorted(written)
 
 
@@ -550,7 +553,7 @@ def test_odd_names_are_predicted_and_one_that_is_too_long_is_left_out(smoke, tmp
 
     # The same photo again replaces its result, and nothing is left over.
     run_here("predict.py", f"{ODD[0]}.png", *command, cwd=tmp_path)
-    assert len(contents(tmp_path / "out")) == 4 * len([".json", ".png", "_character.png"])
+    assert len(contents(tmp_path / "out")) == 4 * len(RESULT)
 
 
 @on_linux

@@ -152,7 +152,7 @@ def test_other_labels_or_another_table_are_refused_by_name(smoke, tmp_path):
         shutil.copytree(smoke / folder, tmp_path / folder)
     root = tmp_path / "data" / "smoke"
     table = (root / "parameters.csv").read_text()
-    row = "nose/nose-hump-decr|incr,nose,slider,-1,"
+    row = "macrodetails/Age,macro,macro,0,"
     assert f"{row}1," in table
     (root / "parameters.csv").write_text(table.replace(f"{row}1,", f"{row}2,"))
     told = error_of(run_command("f2p_trainer.py", *SMOKE, cwd=tmp_path, check=False))

@@ -131,7 +131,7 @@ def test_photos_none_of_which_has_a_label_are_refused(again):
 
 def test_photos_in_the_parameters_of_another_game_are_refused(again):
     path = again.folder / "photos" / "parameters.csv"
-    path.write_text(path.read_text().replace("nose-hump", "nose-bump"))
+    path.write_text(path.read_text().replace("macrodetails/Age", "macrodetails/Years"))
     assert "is not that of data.root" in refusal(again, "--restart")
 
 

@@ -26,7 +26,7 @@ from utils.errors import UserError
 from utils.pictures import read_rgb, write_picture
 
 #: A parameter of the embedded game, which goes from −1 to 1 there.
-PAIR = "nose/nose-scale-horiz-decr|incr"
+PAIR = next(p.name for p in default_game().parameters if p.minimum == -1)
 
 
 @pytest.fixture(scope="module")
