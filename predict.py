@@ -355,7 +355,8 @@ def main() -> None:
     torch.set_num_threads(default_workers())
     predictor = Predictor.load(options.run)
     if template is not None:
-        template.fit(predictor.parameters, heads=heads_of(Path(predictor.config.data.root)), game=predictor.game)
+        heads = heads_of(Path(predictor.config.data.root))
+        template.fit(predictor.parameters, heads=heads, creator=predictor.creator_version)
 
     # Predict.
     seen, unreadable, without = predict_photos(predictor, options)

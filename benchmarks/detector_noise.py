@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from datasets.variants.gate import mean_move
 from datasets.variants.recipe import TOLERANCE
-from games.game import VERSIONS, EmbeddedGame, game_named
+from games.game import EmbeddedGame, default_game
 from models.mtcnn import FaceDetector
 from utils.alignment import TEMPLATE_SIZE
 from utils.errors import UserError, run_script
@@ -130,16 +130,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=320, help="characters (default 320)")
     parser.add_argument("--seed", type=int, default=13, help="of the characters (default 13)")
-    parser.add_argument("--game", choices=tuple(VERSIONS), default="relief", help="embedded game (default: relief)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     if options.count < 2:
         raise UserError(f"--count is {options.count}; expected at least 2")
 
     # Measure.
-    game, detector = game_named(options.game), FaceDetector()
+    game, detector = default_game(), FaceDetector()
     moves: dict[str, list[float]] = {name: [] for name in (*CHANGES, _VARIANT, _STRANGER)}
-    for first in tqdm(range(0, options.count, _BLOCK), desc=f"{options.game} {game.version}"):
+    for first in tqdm(range(0, options.count, _BLOCK), desc=f"creator {game.version}"):
         block = range(first, min(first + _BLOCK, options.count))
         for name, distances in measure_block(game, detector, seed=options.seed, indices=block).items():
             moves[name] += distances
@@ -148,7 +147,7 @@ def main() -> None:
 
     # Report.
     rows = {"small changes": [move for name in CHANGES for move in moves[name]]} | moves
-    result: dict[str, Any] = {"game": options.game, "creator": game.version, "count": options.count}
+    result: dict[str, Any] = {"creator": game.version, "count": options.count}
     result |= {"seed": options.seed, "tolerance": TOLERANCE}
     print(f"{'mean move of the five points, px':32} {'found':>7} {f'<= {TOLERANCE:g}':>8}", end="")
     print("".join(f"{f'{percent:g} %':>8}" for percent in _PERCENTILES))

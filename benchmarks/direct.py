@@ -29,7 +29,7 @@ from datasets.labels import find_parts, read_labels, read_splits
 from datasets.people import Frame, read_frames
 from datasets.pictures import Batch, Pictures, epoch_order
 from datasets.sources import Source
-from games.game import EmbeddedGame, default_game
+from games.game import EmbeddedGame, default_game, embedded_game
 from games.parameters import Parameter, read_parameters
 from games.writer import manifest_version
 from models.mtcnn import FaceDetector
@@ -277,8 +277,11 @@ def read_data(options: argparse.Namespace) -> LabelledPictures:
     """
     parts = ("images", "aug_images") if options.variants else ("images",)
     faces = read_labelled(options.data, options.image_size, cache=options.cache, parts=parts)
-    if options.photos and [p.name for p in faces.parameters] != default_game().names:
-        raise UserError(f"--photos compares characters of the embedded creator; {options.data} is of another game")
+    if options.photos and embedded_game(manifest_version(options.data)) is None:
+        raise UserError(
+            f"--photos compares characters of the embedded creator; {options.data} is of another game, or of another "
+            "version of it"
+        )
 
     counts = {split: len(faces.pictures.indices(split)) for split in ("train", "val", "test")}
     if counts["train"] < _BATCH or not counts["val"] or not counts["test"]:

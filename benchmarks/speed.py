@@ -718,7 +718,7 @@ def faces_per_cpu_second(bench: Bench, *options: str) -> float:
 
     def seconds(count: int) -> float:
         with tempfile.TemporaryDirectory(dir=bench.folder) as place:
-            written = ("--output", "faces", "--count", count, "--size", 128, "--game", "makehuman", *options)
+            written = ("--output", "faces", "--count", count, "--size", 128, *options)
             return run(command("games", *written), Path(place))
 
     found = medians_of({"few": lambda: seconds(_WRITTEN_FEW), "many": lambda: seconds(_WRITTEN_MANY)})

@@ -146,7 +146,8 @@ def ensure_data(config: Config, workers: int) -> None:
     elif manifest["creator"] != VERSION:
         raise UserError(
             f"{root} was written by version {manifest['creator']} of the creator, this is version {VERSION}. "
-            "Delete the folder to have it written again, or choose another data.root"
+            "Delete the folder to have it written again, choose another data.root, or set data.creator_count=0 to "
+            "learn it as the game that it is of"
         )
     elif manifest.get("size", data.image_size) < data.image_size:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The embedded game from a shell.
+"""The embedded game, MakeHuman's head, from a shell.
 
     python -m games write --output data/creator --count 20000    a data set in the HS_FACE layout
     python -m games sheet --output sliders.png                   what every slider does
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from games.game import DISTRIBUTIONS, VERSIONS, EmbeddedGame, default_game, game_named
+from games.game import DISTRIBUTIONS, EmbeddedGame, default_game
 from games.sheets import contact_sheet, random_grid
 from games.writer import DataSet, write_data_set
 from utils.errors import UserError, run_script
@@ -56,8 +56,8 @@ Writes  OUTPUT, one picture: the first COUNT characters of the data set of this 
 _RENDER = """Draw the face of a prediction.
 
 Reads   PARAMS.json, as predict.py writes it, or {name: value from 0 to 1}; what it does not name is average.
-Writes  OUTPUT, one picture (default: PARAMS.face.png beside PARAMS.json), and the character as a file of the game
-        beside it, where the game has such files.
+Writes  OUTPUT, one picture (default: PARAMS.face.png beside PARAMS.json), and beside it the character for the game:
+        PARAMS.face.mhm for MakeHuman and human.PARAMS.face.json for MPFB in Blender.
 """
 
 
@@ -98,7 +98,6 @@ def _add_write(commands: Any) -> None:
     write.add_argument("--no-variants", action="store_true", help="leave out the photo-like variants")
     write.add_argument("--workers", type=int, default=default_workers(), help="processes (default: one per core)")
     _add_distribution(write)
-    _add_game(write)
 
 
 def _write(options: argparse.Namespace) -> None:
@@ -110,7 +109,7 @@ def _write(options: argparse.Namespace) -> None:
         with_variants=not options.no_variants,
         distribution=options.distribution,
     )
-    write_data_set(options.output, wanted, workers=options.workers, game=game_named(options.game))
+    write_data_set(options.output, wanted, workers=options.workers)
     print(f"{options.count} faces in {options.output}, {time.monotonic() - started:.1f} s")
 
 
@@ -135,12 +134,11 @@ def _add_random(commands: Any) -> None:
     random.add_argument("--size", type=int, default=128, help="side of each face, pixels (default 128)")
     random.add_argument("--variants", action="store_true", help="their photo-like variants instead of the renders")
     _add_distribution(random)
-    _add_game(random)
 
 
 def _random(options: argparse.Namespace) -> None:
     picture = random_grid(
-        game_named(options.game),
+        default_game(),
         options.count,
         seed=options.seed,
         size=options.size,
@@ -156,11 +154,10 @@ def _add_render(commands: Any) -> None:
     render.add_argument("parameters", type=Path, metavar="PARAMS.json", help="the parameters")
     render.add_argument("--output", type=Path, help="picture to write: .png or .jpg (default: beside PARAMS.json)")
     render.add_argument("--size", type=int, default=256, help="side of the picture, pixels (default 256)")
-    _add_game(render)
 
 
 def _render(options: argparse.Namespace) -> None:
-    game = game_named(options.game)
+    game = default_game()
     parameters = read_character(options.parameters, game)
     output = options.output or options.parameters.with_suffix(".face.png")
     write_picture(output, game.picture(parameters, options.size))
@@ -224,18 +221,12 @@ def _add_picture(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, required=True, help="picture to write: .png or .jpg")
 
 
-def _add_game(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--game", choices=tuple(VERSIONS), default="relief", help="which embedded game (default: relief)"
-    )
-
-
 def _add_distribution(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--distribution",
         choices=DISTRIBUTIONS,
         default="uniform",
-        help="sliders drawn uniformly (default) or around a typical face",
+        help="sliders spread as widely as people are (uniform, the default), or nearer to the average",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a game is, and the embedded games: those that this project can draw itself.
+"""What a game is, and the embedded game: MakeHuman's head, which this project draws itself.
 
     from games.game import default_game
 
@@ -6,8 +6,8 @@
     character = game.character(seed=0, index=7)     # parameters, and how its render and its variant look
     face = game.picture(character.parameters)       # (256, 256, 3) uint8
 
-A second embedded game is another subclass of `EmbeddedGame` and another row of `_CLASSES`. Nothing here imports a
-renderer until somebody asks for a game, so a program that only needs a version string stays light.
+Whatever draws or writes characters takes any `EmbeddedGame`: a second game is another subclass, and changes this file
+alone. Nothing here imports a renderer until somebody asks for the game, so a program that needs a version stays light.
 """
 
 import importlib
@@ -22,20 +22,12 @@ import numpy as np
 from games.parameters import Parameter
 from utils.alignment import TEMPLATE_SIZE
 
-#: Versions of the embedded games by name. A version changes whenever the picture of a given seed changes; data sets,
-#: metrics and tables name it.
-VERSIONS = {"relief": "1.0", "makehuman": "2.2"}
+#: Version of the embedded game. It changes whenever the picture of a given seed changes; data sets, metrics and tables
+#: name it.
+VERSION = "2.2"
 
-#: Version of the default game.
-VERSION = VERSIONS["relief"]
-
-#: Version of an embedded game → the module and the name of its class.
-_CLASSES = {
-    VERSIONS["relief"]: ("games.relief", "Relief"),
-    VERSIONS["makehuman"]: ("games.makehuman", "MakeHuman"),
-}
-
-#: How the parameters of random characters are drawn: uniformly, or around a typical face.
+#: How the parameters of random characters are drawn: spread as widely as people are ("uniform"), or nearer to the
+#: average ("typical").
 DISTRIBUTIONS = ("uniform", "typical")
 
 #: All that a picture shows besides the parameters: pose, colours, light, background. Each game has a class of its own.
@@ -150,21 +142,11 @@ class EmbeddedGame(Game, ABC):
 
 def embedded_game(version: str | None) -> EmbeddedGame | None:
     """The embedded game of a version; None for a game, or a version, that this project cannot draw."""
-    return _load(version) if version in _CLASSES else None
-
-
-def default_game() -> EmbeddedGame:
-    """The embedded game that data sets are written with."""
-    return _load(VERSION)
-
-
-def game_named(name: str) -> EmbeddedGame:
-    """An embedded game by its name, a key of `VERSIONS`."""
-    return _load(VERSIONS[name])
+    return default_game() if version == VERSION else None
 
 
 @cache
-def _load(version: str) -> EmbeddedGame:
-    module, name = _CLASSES[version]
-    game: EmbeddedGame = getattr(importlib.import_module(module), name)()
+def default_game() -> EmbeddedGame:
+    """The embedded game. Its renderer is imported here and not before."""
+    game: EmbeddedGame = importlib.import_module("games.makehuman").MakeHuman()
     return game

@@ -88,20 +88,6 @@ def parse_parameters(path: Path) -> list[Parameter]:
     return parameters
 
 
-def read_typical(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of typical faces, (P,) float64 each, in the game's units: the columns mean and std.
-
-    Raises:
-        UserError: the table has no such columns.
-    """
-    rows = _read_rows(path)
-    try:
-        mean, std = (np.array([float(row[column]) for row in rows]) for column in ("mean", "std"))
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} does not say what is typical; expected numbers in its columns mean and std") from None
-    return mean, std
-
-
 def write_parameters(path: Path, parameters: Sequence[Parameter]) -> None:
     """Write a parameter table, as `parse_parameters` reads it."""
     table = io.StringIO()

@@ -66,7 +66,6 @@ class ResultFiles:
         content, written, pictures = self.as_json(result), [json_file, sheet_file], list(result.pictures)
 
         # The game's files: its picture, those that it opens, a card.
-        character = None
         if self._game is not None:
             character = self._game.picture(result.parameters)
             pictures.append(("predicted character", character))
@@ -74,8 +73,7 @@ class ResultFiles:
             written += [character_file, *self._game.character_file(result.parameters, stem)]
         card = None
         if self._template is not None:
-            shown = {"character": character, "photo": result.aligned}
-            card = self._template.make(stem, content, pictures=shown)
+            card = self._template.make(stem, content, photo=result.aligned)
             content["card"] = card.entry
 
         # The JSON, then the card: a card without a JSON that tells of it would be somebody else's.

@@ -14,18 +14,20 @@ _STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 #: Which part of the aligned picture a group's rows show: left, top, side, as fractions of the picture's side.
 _CROPS = {
-    "chin": (0.16, 0.32, 0.68),
-    "cheek": (0.12, 0.20, 0.76),
-    "eye": (0.18, 0.10, 0.64),
+    "forehead": (0.14, 0.00, 0.72),
+    "eyebrows": (0.18, 0.08, 0.64),
+    "eyes": (0.20, 0.12, 0.60),
     "nose": (0.26, 0.28, 0.48),
     "mouth": (0.25, 0.48, 0.50),
+    "chin": (0.16, 0.32, 0.68),
+    "cheek": (0.12, 0.20, 0.76),
 }
 
 #: And of any other group.
 _WHOLE = (0.0, 0.0, 1.0)
 
 #: Layout of the contact sheet, pixels: side of a face, width of the text beside, height of the title.
-_CELL, _LABEL, _TITLE = 96, 176, 24
+_CELL, _LABEL, _TITLE = 96, 236, 24
 _COLUMNS = 3
 
 #: Side of the faces that cells are cut from, pixels.
@@ -33,28 +35,23 @@ _SIZE = 256
 
 
 def contact_sheet(game: EmbeddedGame) -> np.ndarray:
-    """Every parameter at 0, 0.25, 0.5, 0.75, 1, all others at 0.5: (H, W, 3) uint8."""
-    # Draw the faces.
-    count = len(game.parameters)
-    parameters = np.full((count, len(_STEPS), count), 0.5)
-    for i in range(count):
-        parameters[i, :, i] = _STEPS
-    flat = parameters.reshape(-1, count)
-    pictures, _ = game.renderer(_SIZE).render(flat, [(game.neutral_look(),)] * len(flat))
-    pictures = pictures.reshape(count, len(_STEPS), _SIZE, _SIZE, 3)
-
+    """Every parameter at 0, 0.25, 0.5, 0.75, 1, all others as the average character has them: (H, W, 3) uint8."""
     # Lay out the sheet.
+    count = len(game.parameters)
     rows = -(-count // _COLUMNS)
     width, height = _LABEL + _CELL * len(_STEPS) + 8, _CELL + 2
     sheet = Image.new("RGB", (_COLUMNS * width, rows * height + _TITLE), "white")
     steps = ", ".join(f"{s:g}" for s in _STEPS)
-    title = f"Face2Parameter's {game.name}, version {game.version}: each slider at {steps}, the others at 0.5"
+    title = f"Face2Parameter's {game.name}, version {game.version}: each parameter at {steps}, the others average"
     ImageDraw.Draw(sheet).text((6, 5), title, "black", ImageFont.load_default(13))
 
-    for i in range(count):
-        _draw_row(
-            sheet, (i // rows * width, i % rows * height + _TITLE), parameter=game.parameters[i], faces=pictures[i]
-        )
+    # Draw a row per parameter.
+    for i, parameter in enumerate(game.parameters):
+        shown = np.tile(game.average(), (len(_STEPS), 1))
+        shown[:, i] = _STEPS
+        faces, _ = game.renderer(_SIZE).render(shown, [(game.neutral_look(),)] * len(_STEPS))
+        corner = (i // rows * width, i % rows * height + _TITLE)
+        _draw_row(sheet, corner, parameter=parameter, faces=faces[:, 0])
     return np.asarray(sheet)
 
 
@@ -78,9 +75,11 @@ def _draw_row(sheet: Image.Image, corner: tuple[int, int], *, parameter: Paramet
     """Draw a parameter's name, its description and its faces (K, S, S, 3) at a corner of the sheet."""
     x, y = corner
     draw = ImageDraw.Draw(sheet)
-    draw.text((x + 6, y + 8), parameter.name, "black", ImageFont.load_default(13))
-    for line, text in enumerate(_wrapped(parameter.description, 26)):
-        draw.text((x + 6, y + 28 + 14 * line), text, (90, 90, 90), ImageFont.load_default(11))
+    name, grey = parameter.name.rpartition("/"), (90, 90, 90)
+    draw.text((x + 6, y + 4), name[0] + name[1], grey, ImageFont.load_default(11))
+    draw.text((x + 6, y + 18), name[2], "black", ImageFont.load_default(11.5))
+    for line, text in enumerate(_wrapped(parameter.description, 34)):
+        draw.text((x + 6, y + 36 + 14 * line), text, grey, ImageFont.load_default(11))
 
     left, top, side = (round(fraction * _SIZE) for fraction in _CROPS.get(parameter.group, _WHOLE))
     for k, face in enumerate(faces):

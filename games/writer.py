@@ -71,7 +71,7 @@ def write_data_set(output: Path, wanted: DataSet, *, workers: int = 1, game: Emb
         output: folder to write to.
         wanted: what the data set holds.
         workers: processes that render; with 0 there is one, too. The files are the same however many there are.
-        game: the default game if None.
+        game: the embedded game if None.
 
     Raises:
         UserError: the folder holds something else, or a data set made with other settings.

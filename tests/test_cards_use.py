@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from games.cards.card import Card
 from games.cards.creators import creator
 from games.cards.data_set import Wanted, name_of, write_data_set
 from games.cards.template import Template, add_options, as_preview
-from games.game import default_game
+from games.game import VERSION, default_game
 from games.parameters import BUILT_IN_TABLE, mirrored_bones, parse_parameters
 from games.result_files import Result, ResultFiles
 from tests.card_builder import (
@@ -84,9 +83,11 @@ def predicted(count: int = 205, seed: int = 0) -> dict:
     return {"parameters": named, "mirrored": mirrored_bones(table, values)}
 
 
-def write_face(template: Template, tmp_path: Path, count: int = 205, **pictures: np.ndarray) -> tuple[Path, dict]:
-    template.fit(TABLE[:count], heads=None, game=None)
-    card = template.make(tmp_path / "out" / "me", predicted(count), pictures=pictures)
+def write_face(template: Template, tmp_path: Path, count: int = 205) -> tuple[Path, dict]:
+    """Write the card of a prediction; the photo is of one grey, 200."""
+    template.fit(TABLE[:count], heads=None, creator=None)
+    photo = np.full((256, 256, 3), 200, np.uint8)
+    card = template.make(tmp_path / "out" / "me", predicted(count), photo=photo)
     card.write()
     return card.path, card.entry
 
@@ -138,19 +139,13 @@ def test_sliders_beyond_0_to_1_are_said_or_clamped(template, tmp_path, capsys):
     assert "were clamped" in capsys.readouterr().out
 
 
-def test_the_picture_becomes_the_character_the_photo_or_stays(template, tmp_path, capsys):
-    pictures = {name: np.full((256, 256, 3), grey, np.uint8) for name, grey in (("character", 50), ("photo", 200))}
-    for preview, grey in (("character", 50), ("photo", 200), ("keep", 128)):
-        path, _ = write_face(template("--preview", preview), tmp_path, **pictures)
+def test_the_picture_stays_and_becomes_the_photo_only_if_that_is_asked_for(template, tmp_path):
+    for words, grey in (((), 128), (("--preview", "keep"), 128), (("--preview", "photo"), 200)):
+        path, _ = write_face(template(*words), tmp_path)
         shown = read_rgb(path)
         assert shown.shape == (35, 25, 3)
         assert np.unique(shown).tolist() == [grey]
         path.unlink()
-    assert "keeps the template's picture" not in capsys.readouterr().err
-
-    path, _ = write_face(template(), tmp_path, photo=pictures["photo"])
-    assert np.unique(read_rgb(path)).tolist() == [128]  # a person's photo is never put in unasked
-    assert "keeps the template's picture" in capsys.readouterr().err
 
 
 def test_a_preview_is_the_middle_of_the_picture_in_its_own_colours(tmp_path):
@@ -166,7 +161,7 @@ def test_a_preview_is_the_middle_of_the_picture_in_its_own_colours(tmp_path):
 
 
 def test_bones_of_the_face_that_the_table_lacks_are_warned_of(template, capsys):
-    template(plan=changed(PLANS["plain"], bones=UNTOLD)).fit(TABLE, heads=None, game=None)
+    template(plan=changed(PLANS["plain"], bones=UNTOLD)).fit(TABLE, heads=None, creator=None)
     assert "has 2 bones of its own in the face (cf_J_NoseWing_tx_L …)" in capsys.readouterr().err
 
 
@@ -179,44 +174,44 @@ def test_bones_of_the_face_that_the_table_lacks_are_warned_of(template, capsys):
 )
 def test_a_run_without_the_cards_sliders_is_told_which(template, plan, count, told):
     with pytest.raises(UserError, match=told):
-        template(plan=plan).fit(TABLE[:count], heads=None, game=None)
+        template(plan=plan).fit(TABLE[:count], heads=None, creator=None)
 
 
 def test_a_run_of_an_embedded_game_is_told_of_its_own_files(template):
-    with pytest.raises(UserError, match=r"embedded game \(MakeHuman\), whose own files .*\.mhm"):
-        template().fit(TABLE[1:3], heads=None, game=SimpleNamespace(name="MakeHuman"))
+    with pytest.raises(UserError, match=r"0 of the 54 .* learned the embedded game, whose own files .*\.mhm"):
+        template().fit(default_game().parameters, heads=None, creator=VERSION)
 
 
-def test_a_run_of_a_stand_in_is_warned_of_and_not_refused(template, capsys):
-    game = default_game()
-    template("--no-bones", plan=PLANS["plain"]).fit(game.parameters, heads=None, game=game)
+def test_a_run_of_the_embedded_game_before_this_one_is_warned_of_and_not_refused(template, capsys):
+    """Version 1.0 had sliders with the names of AI*Shoujo's."""
+    template("--no-bones", plan=PLANS["plain"]).fit(TABLE[:54], heads=None, creator="1.0")
     told = capsys.readouterr().err
-    assert f"the run learned a stand-in ({game.name})" in told
+    assert "the run learned version 1.0 of the embedded game" in told
     assert "will not look like the predicted character" in told
-    template("--no-bones", plan=PLANS["plain"]).fit(game.parameters, heads=None, game=None)
+    template("--no-bones", plan=PLANS["plain"]).fit(TABLE[:54], heads=None, creator=None)
     assert capsys.readouterr().err == ""
 
 
 def test_koikatsu_cards_are_written_where_the_table_has_their_sliders(template, tmp_path):
     koikatsu = creator("koikatsu")
     made = template("--preview", "keep", plan=PLANS["Koikatsu"])
-    made.fit(koikatsu.sliders, heads=None, game=None)
+    made.fit(koikatsu.sliders, heads=None, creator=None)
     values = {p.name: {"value": i / 32} for i, p in enumerate(koikatsu.sliders)}
-    card = made.make(tmp_path / "out" / "me", {"parameters": values}, pictures={})
+    card = made.make(tmp_path / "out" / "me", {"parameters": values}, photo=np.zeros((8, 8, 3), np.uint8))
     assert read_card(card.data).sliders == [i / 32 for i in range(52)]
 
 
 def test_a_head_that_the_runs_data_did_not_have_is_warned_of(template, capsys):
     plan = changed(PLANS["plain"], head_id=7)
     for heads, warned in ((None, True), ([0, 7], False), ([0, 2], True)):
-        template(plan=plan).fit(TABLE, heads=heads, game=None)
+        template(plan=plan).fit(TABLE, heads=heads, creator=None)
         assert ("has headId 7" in capsys.readouterr().err) == warned
 
 
 def test_plug_in_data_that_cannot_be_read_is_refused_or_left_alone(template, tmp_path, capsys):
     plan = Plan(plugins={"KKABMPlugin.ABMData": [3, {"boneData": b""}]})
     with pytest.raises(UserError, match="version 3; expected 2.* With --no-bones plug-ins are left alone"):
-        template(plan=plan).fit(TABLE, heads=None, game=None)
+        template(plan=plan).fit(TABLE, heads=None, creator=None)
     path, _ = write_face(template("--no-bones", plan=plan), tmp_path)
     assert "It is copied as it is" in capsys.readouterr().err
     assert Card.read(path).block("KKEx") == pack(plan.plugins)
@@ -250,7 +245,7 @@ def test_a_card_that_we_did_not_write_is_not_replaced(template, tmp_path):
 def result_files(template: Template | None) -> tuple[ResultFiles, Result]:
     """Writes results of a run of 54 values, and one of them."""
     if template is not None:
-        template.fit(TABLE[:54], heads=None, game=None)
+        template.fit(TABLE[:54], heads=None, creator=None)
     grey = np.full((64, 64, 3), 128, np.uint8)
     files = ResultFiles(TABLE[:54], test_r2={}, game=None, origin={}, template=template)
     return files, Result(np.full(54, 0.4), [Path("me.jpg")], [("face", grey)], aligned=grey)

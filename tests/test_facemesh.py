@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from games.game import game_named
+from games.game import default_game
 from models import facemesh
 from models.facemesh import IBUG, INSTALL, POINTS, FaceMesh, crop_transform
 from utils.alignment import TEMPLATE, five_points, transform_points
@@ -15,7 +15,7 @@ from utils.errors import UserError
 INSTALLED = importlib.util.find_spec("mediapipe") is not None
 needs_network = pytest.mark.skipif(not INSTALLED, reason=f"the face mesh is not installed; run: {INSTALL}")
 
-MAKEHUMAN = game_named("makehuman")
+MAKEHUMAN = default_game()
 
 
 # --- where it looks ---------------------------------------------------------------------------------

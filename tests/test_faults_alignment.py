@@ -21,13 +21,16 @@ from PIL import EpsImagePlugin, Image
 import predict
 from datasets.alignment_record import Record
 from datasets.names import is_listable
-from games.game import default_game, game_named
+from games.game import default_game
 from tests.helpers import SMOKE, error_of, plain_picture, run_here, temporaries
 from utils.errors import UserError
 from utils.files import lock_folder, write_json
 from utils.identity import refuse_to_overwrite
 from utils.pictures import UnreadablePicture, printable, read_rgb, unique_stems, write_picture
 from utils.results import Plan, choose_stems, describe_photos, files_of
+
+#: The files of a result called {}, of a run that learned the embedded game.
+RESULT = ("{}.json", "{}.png", "{}_character.png", "{}.mhm", "human.{}.json")
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems refuse such names")
 
@@ -146,7 +149,7 @@ def test_an_average_is_not_written_over_a_photo(here):
 
 
 def test_the_files_of_a_result_are_those_that_games_write(tmp_path):
-    game = game_named("makehuman")
+    game = default_game()
     written = game.character_file(game.average(), tmp_path / "me")
     assert written
     assert set(written) <= set(files_of(tmp_path / "me"))
@@ -420,7 +423,7 @@ def test_predicting_a_second_photo_of_one_name_keeps_the_result_of_the_first(smo
     assert "out/me is taken by another photo or another program; the results of B/me.png are called me_2" in told
     run_here("predict.py", "A/me.png", "./A/me.png", *command, cwd=here)
     assert (here / "out" / "me.json").read_bytes() == first
-    written = [f"{name}{end}" for name in ("me", "me_2") for end in (".json", ".png", "_character.png")]
+    written = [file.format(name) for name in ("me", "me_2") for file in RESULT]
     assert sorted(contents(here / "out")) == sorted(written)
 
 
@@ -550,7 +553,7 @@ def test_odd_names_are_predicted_and_one_that_is_too_long_is_left_out(smoke, tmp
 
     # The same photo again replaces its result, and nothing is left over.
     run_here("predict.py", f"{ODD[0]}.png", *command, cwd=tmp_path)
-    assert len(contents(tmp_path / "out")) == 4 * len([".json", ".png", "_character.png"])
+    assert len(contents(tmp_path / "out")) == 4 * len(RESULT)
 
 
 @on_linux

@@ -15,7 +15,20 @@ import torch
 from datasets.labels import describe_layout, find_parts, read_labels, read_splits
 from datasets.pictures import PictureFiles, Pictures
 from datasets.sources import Source, content_digest, folder_source, root_sources
-from tests.helpers import ROOT, SMOKE, command_of, environment, error_of, run_command
+from games.game import VERSION
+from games.parameters import BUILT_IN_TABLE, parse_parameters, write_parameters
+from games.writer import write_labels
+from tests.helpers import (
+    ROOT,
+    SMOKE,
+    TRAINING_SCRIPTS,
+    command_of,
+    environment,
+    error_of,
+    run_command,
+    run_here,
+    setting,
+)
 from utils import config as configuration
 from utils.errors import UserError, is_out_of_memory
 from utils.pictures import write_picture
@@ -139,7 +152,9 @@ def test_other_labels_or_another_table_are_refused_by_name(smoke, tmp_path):
         shutil.copytree(smoke / folder, tmp_path / folder)
     root = tmp_path / "data" / "smoke"
     table = (root / "parameters.csv").read_text()
-    (root / "parameters.csv").write_text(table.replace("face_width,whole,slider,-1,2", "face_width,whole,slider,-1,5"))
+    row = "macrodetails/Age,macro,macro,0,"
+    assert f"{row}1," in table
+    (root / "parameters.csv").write_text(table.replace(f"{row}1,", f"{row}2,"))
     told = error_of(run_command("f2p_trainer.py", *SMOKE, cwd=tmp_path, check=False))
     assert "the parameter table of data.root is not what it was" in told
     (root / "parameters.csv").write_text(table)
@@ -151,6 +166,62 @@ def test_other_labels_or_another_table_are_refused_by_name(smoke, tmp_path):
         options = (*SMOKE, "--set", f"f2p.epochs={epochs}")
         told = error_of(run_command("f2p_trainer.py", *options, cwd=tmp_path, check=False))
         assert "labels.json of data.root is not what it was" in told
+
+
+# --- data of the embedded game before this one ------------------------------------------------------
+
+
+@pytest.fixture
+def outdated(copy) -> Path:
+    """A folder with a data set that version 1.0 of the creator wrote: other sliders, other labels. No run."""
+    root = copy / "data" / "smoke"
+    manifest = json.loads((root / "creator.json").read_text()) | {"creator": "1.0"}
+    (root / "creator.json").write_text(json.dumps(manifest))
+    write_parameters(root / "parameters.csv", parse_parameters(BUILT_IN_TABLE)[:54])
+    names = list(json.loads((root / "labels.json").read_text()))
+    write_labels(root, names, labels=np.random.default_rng(0).random((len(names), 54)))
+    for cache in root.glob("labels.*.npy"):
+        cache.unlink()
+    shutil.rmtree(copy / "runs")
+    return copy
+
+
+def content_of(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of every file of a data set."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+def test_faces_of_an_older_version_are_refused_with_a_way_out_and_left_as_they_are(outdated):
+    before = content_of(outdated / "data")
+    for script in ("vae_trainer.py", "extract_latentvec.py"):
+        told = error_of(run_here(script, *SMOKE, cwd=outdated, check=False))
+        assert f"was written by version 1.0 of the creator, this is version {VERSION}" in told
+        for way in ("Delete the folder", "another data.root", "data.creator_count=0"):
+            assert way in told
+    write = ("-m", "games", "write", "--output", "data/smoke", "--count", 500, "--size", 32)
+    told = error_of(run_here(*write, cwd=outdated, check=False))
+    assert f"written with creator = '1.0', now {VERSION!r} is asked for. Choose another folder" in told
+    assert content_of(outdated / "data") == before
+
+
+def test_faces_of_an_older_version_are_learned_as_those_of_another_game(outdated):
+    """Nothing is drawn: this version's head has other sliders."""
+    before = content_of(outdated / "data")
+    few = setting("data.creator_count=0", "vae.epochs=1", "f2p.epochs=1", "latents.mirrored=false")
+    for script in TRAINING_SCRIPTS:
+        run_here(script, *SMOKE, *few, cwd=outdated)
+    metrics = json.loads((outdated / "runs" / "smoke" / "f2p" / "metrics.json").read_text())
+    assert metrics["run"]["creator"] == "1.0"
+    assert len(metrics["test"]["parameters"]) == 54
+    assert {path: found for path, found in content_of(outdated / "data").items() if path in before} == before
+
+    face = ("data/smoke/images/face_000000.png", "--aligned", "--run", "runs/smoke")
+    run_here("predict.py", *face, cwd=outdated)
+    assert {path.name for path in (outdated / "predictions").iterdir()} == {"face_000000.json", "face_000000.png"}
+    found = json.loads((outdated / "predictions" / "face_000000.json").read_text())
+    assert found["creator"] == "1.0" and "face_width" in found["parameters"]
+    run_here("-m", "benchmarks.demo", "--run", "runs/smoke", cwd=outdated)
 
 
 def test_a_folder_that_was_not_aligned_is_refused(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.photos import Mesh
 from datasets.people import fold_of, ratios
 from fit_photos import look_at_renders
-from games.game import game_named
+from games.game import default_game
 from games.parameters import parse_parameters
 from games.writer import DataSet, write_data_set
 from models.facemesh import INSTALL, FaceMesh
@@ -22,7 +22,7 @@ needs_network = pytest.mark.skipif(
     importlib.util.find_spec("mediapipe") is None, reason=f"the face mesh is not installed; run: {INSTALL}"
 )
 
-GAME = game_named("makehuman")
+GAME = default_game()
 
 #: Characters that stand in for people.
 PEOPLE = 12

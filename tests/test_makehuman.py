@@ -1,4 +1,4 @@
-"""MakeHuman's head: the game's vertices and files, sliders that move what they name, exact landmarks, same bytes."""
+"""MakeHuman's head: the game's vertices and files, sliders that move what they name, landmarks where they are drawn."""
 
 import json
 from dataclasses import replace
@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from games.game import EmbeddedGame
+from games.game import VERSION, EmbeddedGame, default_game
 from games.makehuman import MakeHuman, files, looks, parameters
 from games.makehuman.build import as_bytes
-from games.makehuman.data import ASSETS, HEAD_FILE, read_head, read_modifiers
+from games.makehuman.data import ASSETS, HEAD_FILE, SKIN, read_head, read_modifiers
 from games.makehuman.hair import STYLES
+from games.makehuman.mesh import triangles
 from games.makehuman.model import macro_weights, target_weights, vertices
 from games.makehuman.render import Renderer
 from games.makehuman.rig import Rig
-from utils.alignment import alignment_transform, five_points
 from utils.errors import UserError
 
 REFERENCE = Path(__file__).parent / "makehuman"
@@ -35,11 +35,6 @@ def renderer(game: MakeHuman) -> Renderer:
 @pytest.fixture(scope="module")
 def rig() -> Rig:
     return Rig()
-
-
-def landmarks_of(rig: Rig, faces: np.ndarray) -> np.ndarray:
-    """(N, 68, 3) landmarks in decimetres, x to the character's left, y up, z forward."""
-    return rig.landmarks.fixed(rig.positions([parameters.game_values(face) for face in faces]).astype(np.float64))
 
 
 def at_values(name: str, values: tuple[float, ...]) -> np.ndarray:
@@ -137,10 +132,9 @@ def test_macros_are_shares():
 
 def test_the_table(game: MakeHuman):
     assert isinstance(game, EmbeddedGame)
-    assert game.version == "2.2"
+    assert game.version == VERSION
     assert len(set(game.names)) == len(game.names) == len(parameters.neutral())
     assert {p.kind for p in game.parameters} == {"slider", "macro"}
-    assert sum(p.kind == "macro" for p in game.parameters) == 5
     for modifier in read_modifiers():
         assert bool(modifier.reason) != modifier.offered, modifier.name
         assert modifier.description
@@ -150,14 +144,11 @@ def test_the_table(game: MakeHuman):
 
 def test_random_characters_are_within_the_games_limits(game: MakeHuman):
     drawn = np.array([game.character(0, i).parameters for i in range(200)])
-    assert drawn.min() >= 0 and drawn.max() <= 1
     origins = [i for i, name in enumerate(game.names) if name.rpartition("/")[2] in ("African", "Asian", "Caucasian")]
     np.testing.assert_allclose(drawn[:, origins].sum(1), 1)
     shapes = [i for i, p in enumerate(game.parameters) if p.kind == "slider" and p.minimum == 0]
+    assert shapes
     assert (drawn[:, shapes] > 0).sum(1).max() == 1
-    assert (drawn.std(0) > 0.03).all()
-    with pytest.raises(UserError, match="'odd'"):
-        game.character(0, 0, "odd")
 
 
 def test_parameters_and_game_values_are_inverse(game: MakeHuman):
@@ -169,76 +160,210 @@ def test_parameters_and_game_values_are_inverse(game: MakeHuman):
 
 # --- sliders move what they name ---------------------------------------------------------------------
 
+#: Least that what a slider names travels from 0 to 1: more than two pixels of an aligned picture. Decimetres.
+VISIBLE = 0.02
+
+#: Most that landmarks of other parts of the face may travel, as the front shows them. Decimetres.
+BYSTANDER = 0.03
+
+
+class Heads:
+    """The same head with one parameter at several values; positions in decimetres."""
+
+    def __init__(self, rig: Rig, name: str, values: tuple[float, ...]) -> None:
+        self._rest = rig.neutral
+        self._ears = rig.head.masks[:, 3] > 0.5
+        self.positions = rig.positions([parameters.game_values(face) for face in at_values(name, values)])
+        #: (K, 68, 3), x to the character's left, y up, z forward
+        self.p = rig.landmarks.fixed(self.positions.astype(np.float64))
+
+    def at(self, *place: float) -> np.ndarray:
+        """(K, 3) where the vertex that lies nearest to a place of the rest head went."""
+        vertex = np.linalg.norm(self._rest - np.array(place, np.float32), axis=1).argmin()
+        return self.positions[:, vertex].astype(np.float64)
+
+    def ear(self) -> np.ndarray:
+        """(K, E, 3) the left ear."""
+        return self.positions[:, self._ears & (self._rest[:, 0] > 0)].astype(np.float64)
+
+    def per_eye_distance(self, lengths: np.ndarray) -> np.ndarray:
+        """Lengths (K,) as fractions of the distance of the eyes: macros change the size of the whole head."""
+        return lengths / np.linalg.norm(self.p[:, 42:48].mean(1) - self.p[:, 36:42].mean(1), axis=-1)
+
 
 def _at(point: int, axis: int = 0):
-    return lambda p: p[..., point, axis]
+    return lambda h: h.p[:, point, axis]
 
 
 def _between(high: int, low: int, axis: int):
-    return lambda p: p[..., high, axis] - p[..., low, axis]
+    return lambda h: h.p[:, high, axis] - h.p[:, low, axis]
 
 
 def _mean(points: slice, axis: int):
-    return lambda p: p[..., points, axis].mean(-1)
+    return lambda h: h.p[:, points, axis].mean(-1)
 
 
-#: What rises with a slider, measured on the landmarks: x to the character's left, y up, z forward.
+def _spot(x: float, y: float, z: float, axis: int):
+    return lambda h: h.at(x, y, z)[:, axis]
+
+
+#: What rises with a parameter, by its name: on the landmarks where they show it, else at a spot of the rest head.
 RISES = {
+    "head/head-angle-in|out": _at(8, 2),
     "head/head-fat-decr|incr": _between(13, 3, 0),
+    "head/head-triangular": lambda h: h.p[:, 12, 0] - h.p[:, 16, 0],
     "head/head-scale-horiz-decr|incr": _between(16, 0, 0),
     "head/head-scale-vert-decr|incr": _between(27, 8, 1),
-    "head/head-triangular": _between(13, 3, 0),
+    "forehead/forehead-temple-decr|incr": _spot(0.63, 7.59, 0.85, 0),
+    "eyebrows/eyebrows-trans-backward|forward": _mean(slice(17, 27), 2),
     "eyebrows/eyebrows-trans-down|up": _mean(slice(17, 27), 1),
-    "eyebrows/eyebrows-angle-down|up": lambda p: p[..., 22, 1] - p[..., 26, 1],
-    "eyes/eye-trans-in|out": lambda p: p[..., 42:48, 0].mean(-1) - p[..., 36:42, 0].mean(-1),
+    "eyebrows/eyebrows-angle-down|up": _between(22, 26, 1),
+    "eyes/eye-bag-height-decr|incr": lambda h: -h.at(0.39, 7.13, 1.3)[:, 1],
+    "eyes/eye-epicanthus-in|out": _spot(0.11, 7.34, 1.34, 0),
+    "eyes/eye-height1-decr|incr": _between(43, 47, 1),
+    "eyes/eye-height2-decr|incr": lambda h: h.p[:, [43, 44], 1].mean(-1) - h.p[:, [46, 47], 1].mean(-1),
+    "eyes/eye-height3-decr|incr": _between(44, 46, 1),
+    "eyes/eye-trans-in|out": lambda h: h.p[:, 42:48, 0].mean(-1) - h.p[:, 36:42, 0].mean(-1),
     "eyes/eye-trans-down|up": _mean(slice(36, 48), 1),
     "eyes/eye-scale-decr|incr": _between(45, 42, 0),
-    "eyes/eye-height2-decr|incr": lambda p: p[..., [43, 44], 1].mean(-1) - p[..., [46, 47], 1].mean(-1),
     "eyes/eye-corner1-down|up": _at(45, 1),
     "eyes/eye-corner2-down|up": _at(42, 1),
     "eyes/eye-push1-in|out": _at(45, 0),
-    "eyes/eye-push2-in|out": lambda p: -p[..., 42, 0],
+    "eyes/eye-push2-in|out": lambda h: -h.p[:, 42, 0],
     "nose/nose-trans-down|up": _mean(slice(27, 36), 1),
+    "nose/nose-trans-backward|forward": _mean(slice(27, 36), 2),
     "nose/nose-scale-vert-decr|incr": _between(27, 33, 1),
+    "nose/nose-scale-depth-decr|incr": _between(30, 31, 2),
+    "nose/nose-septumangle-decr|incr": _between(31, 30, 1),
     "nose/nose-scale-horiz-decr|incr": _between(35, 31, 0),
+    "nose/nose-width1-decr|incr": _spot(0.07, 7.33, 1.38, 0),
+    "nose/nose-width2-decr|incr": _spot(0.08, 7.17, 1.46, 0),
     "nose/nose-width3-decr|incr": _between(35, 31, 0),
+    "nose/nose-compression-compress|uncompress": _at(28, 1),
+    "nose/nose-curve-concave|convex": _spot(0, 7.18, 1.49, 2),
+    "nose/nose-greek-decr|incr": _spot(0, 7.33, 1.42, 2),
+    # Blunter: a wider ball for how far the tip stands out. Its two targets are no opposites, so no point tells it.
+    "nose/nose-volume-decr|incr": lambda h: h.at(0.06, 7.04, 1.56)[:, 0] / (h.p[:, 30, 2] - h.p[:, 31, 2]),
+    "nose/nose-nostrils-angle-down|up": _at(35, 1),
     "nose/nose-point-down|up": _at(30, 1),
     "mouth/mouth-scale-horiz-decr|incr": _between(54, 48, 0),
     "mouth/mouth-scale-vert-decr|incr": _between(51, 57, 1),
+    "mouth/mouth-scale-depth-decr|incr": _between(51, 48, 2),
     "mouth/mouth-trans-down|up": _mean(slice(48, 68), 1),
+    "mouth/mouth-trans-backward|forward": _mean(slice(48, 68), 2),
     "mouth/mouth-lowerlip-height-decr|incr": _between(66, 57, 1),
+    "mouth/mouth-lowerlip-width-decr|incr": _between(55, 59, 0),
     "mouth/mouth-upperlip-height-decr|incr": _between(51, 62, 1),
+    "mouth/mouth-lowerlip-ext-down|up": lambda h: -h.p[:, 55, 1],
     "mouth/mouth-angles-down|up": _at(54, 1),
-    "mouth/mouth-lowerlip-middle-down|up": lambda p: -p[..., 57, 1],
-    "chin/chin-jaw-drop-decr|incr": lambda p: -p[..., 10, 1],
+    "mouth/mouth-lowerlip-middle-down|up": lambda h: -h.p[:, 57, 1],
+    "mouth/mouth-lowerlip-volume-decr|incr": _spot(0.06, 6.63, 1.49, 2),
+    "ears/ear-trans-down|up": lambda h: h.ear()[..., 1].mean(1),
+    "ears/ear-wing-decr|incr": lambda h: h.ear()[..., 0].mean(1),
+    "ears/ear-flap-decr|incr": _spot(0.81, 7.2, 0.3, 0),
+    "chin/chin-jaw-drop-decr|incr": lambda h: -h.p[:, 10, 1],
     "chin/chin-width-decr|incr": _between(10, 6, 0),
     "chin/chin-height-decr|incr": _between(57, 8, 1),
     "chin/chin-prominent-decr|incr": _at(8, 2),
+    "cheek/cheek-volume-decr|incr": _spot(0.46, 6.81, 1.21, 0),
+    "cheek/cheek-bones-decr|incr": _spot(0.58, 7.01, 1.12, 0),
+    "cheek/cheek-inner-decr|incr": _spot(0.31, 6.97, 1.34, 2),
+    "cheek/cheek-trans-down|up": _spot(0.36, 7.07, 1.32, 1),
+    # What the game's macros say of a face: a longer chin, a longer nose, a wider one, a flatter one, a further one.
+    "macrodetails/Gender": lambda h: h.per_eye_distance(h.p[:, 57, 1] - h.p[:, 8, 1]),
+    "macrodetails/Age": lambda h: h.per_eye_distance(h.p[:, 27, 1] - h.p[:, 33, 1]),
+    "macrodetails/African": lambda h: h.per_eye_distance(h.p[:, 35, 0] - h.p[:, 31, 0]),
+    "macrodetails/Asian": lambda h: h.per_eye_distance(h.p[:, 42, 2] - h.p[:, 27, 2]),
+    "macrodetails/Caucasian": lambda h: h.per_eye_distance(h.p[:, 30, 2] - h.p[:, 8, 2]),
 }
 
+#: Landmarks that a group's sliders may move; those of the whole head, and macros, move all.
+MAY_MOVE = {
+    "forehead": set(),
+    "eyebrows": {*range(17, 27)},
+    "eyes": {*range(17, 27), *range(36, 48)},
+    "nose": {*range(27, 36)},
+    "mouth": {*range(48, 68), *range(31, 36)},
+    "ears": {0, 1, 2, 14, 15, 16},
+    "chin": {*range(17)},
+    "cheek": {*range(17)},
+}
 
-@pytest.mark.parametrize("name", RISES)
-def test_a_slider_moves_what_it_names(rig: Rig, name: str):
-    measured = RISES[name](landmarks_of(rig, at_values(name, (0.0, 0.25, 0.5, 0.75, 1.0))))
-    steps = np.diff(measured)
-    assert (steps > 0).all(), steps
-    assert measured[-1] - measured[0] > 0.02, "less than two pixels of an aligned picture"
+#: Where a group's sliders move the skin most, on the left half: least and most x, least and most y. Decimetres.
+REGIONS = {
+    "forehead": (0, 0.8, 7.5, 8.5),
+    "eyebrows": (0.1, 0.6, 7.4, 7.8),
+    "eyes": (0.1, 0.5, 7.1, 7.5),
+    "nose": (0, 0.2, 6.85, 7.4),
+    "mouth": (0, 0.3, 6.5, 6.8),
+    "ears": (0.5, 0.9, 6.7, 7.6),
+    "chin": (0, 0.45, 6.2, 6.5),
+    "cheek": (0.25, 0.65, 6.7, 7.15),
+}
+
+NAMES = default_game().names
 
 
-def test_every_slider_changes_the_picture_monotonically(game: MakeHuman, renderer: Renderer):
-    """The further a slider is from neutral the more it moves the vertices; at its ends the picture shows it."""
+@pytest.mark.parametrize("name", NAMES)
+def test_a_parameter_moves_what_it_names_and_nothing_else(rig: Rig, game: MakeHuman, name: str):
+    heads = Heads(rig, name, (0.0, 0.25, 0.5, 0.75, 1.0))
+    measured = RISES[name](heads)
+    assert (np.diff(measured) > 0).all(), measured
+    assert measured[-1] - measured[0] > VISIBLE
+
+    group = game.parameters[game.names.index(name)].group
+    if group in MAY_MOVE:
+        others = [i for i in range(68) if i not in MAY_MOVE[group]]
+        assert np.abs(heads.p[-1, others, :2] - heads.p[0, others, :2]).max() < BYSTANDER
+        skin = np.unique(rig.head.quads[rig.head.parts == SKIN])
+        travel = np.linalg.norm(heads.positions[-1, skin] - heads.positions[0, skin], axis=-1)
+        x, y, _ = rig.neutral[skin[travel.argmax()]]
+        left, right, bottom, top = REGIONS[group]
+        assert left <= abs(x) <= right and bottom <= y <= top, (x, y)
+
+
+@pytest.fixture(scope="module")
+def extremes(game: MakeHuman, renderer: Renderer) -> np.ndarray:
+    """(P, 2, 128, 128, 3) int pictures of the neutral head, without hair, with each parameter at 0 and at 1."""
     look = replace(game.neutral_look(), hair="", bald=True)
-    plain = renderer.render_each(parameters.neutral()[None], [(look,)])[0][0, 0].astype(float)
-    rig = renderer._rig
-    start = rig.positions([parameters.game_values(parameters.neutral())])[0]
-    for parameter in game.parameters:
-        middle = parameters.neutral()[game.names.index(parameter.name)]
-        faces = at_values(parameter.name, (middle + 0.5 * (1 - middle), 1.0))
-        near, far = rig.positions([parameters.game_values(face) for face in faces])
-        distances = [np.abs(moved - start).max() for moved in (near, far)]
-        assert 0.004 < distances[0] < distances[1], parameter.name
-        picture = renderer.render_each(faces[1:], [(look,)])[0][0, 0]
-        assert np.abs(picture - plain).mean() > 0.02, parameter.name
+    pictures = [renderer.render(at_values(name, (0.0, 1.0)), [(look,)] * 2)[0][:, 0] for name in game.names]
+    return np.array(pictures).astype(int)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_parameter_changes_the_picture_visibly(extremes: np.ndarray, name: str):
+    """By 8 of 255 levels in 1 of 250 pixels, 65 of them, or more."""
+    low, high = extremes[NAMES.index(name)]
+    assert (np.abs(low - high).max(-1) >= 8).mean() > 0.004
+
+
+def test_drawn_characters_are_neither_folded_nor_torn(rig: Rig, game: MakeHuman):
+    """The skin that the front shows, but for the rims of lids, nostrils and lips, which fold by nature.
+
+    The mesh is one piece, so skin is torn where a triangle is out of proportion, and folded where one turns over.
+    """
+    corners = triangles(rig.head.quads[rig.head.parts == SKIN])
+    middles = rig.neutral[corners].mean(1)
+
+    def normals(positions: np.ndarray) -> np.ndarray:
+        a, b, c = (positions[..., corners[:, k], :] for k in range(3))
+        return np.cross(b - a, c - a)
+
+    rest = normals(rig.neutral)
+    area = np.linalg.norm(rest, axis=-1)
+    features = rig.landmarks.fixed(rig.neutral.astype(np.float64))[31:]
+    apart = np.linalg.norm(middles[:, None] - features, axis=-1).min(1) > 0.16
+    is_ear = rig.head.masks[corners, 3].max(1) > 0.02
+    chosen = apart & ~is_ear & (rest[:, 2] > 0.3 * area) & (middles[:, 2] > 0.5) & (middles[:, 1] > 6.2)
+    assert chosen.sum() > 1000
+
+    drawn = [parameters.game_values(game.character(0, i).parameters) for i in range(200)]
+    found = normals(rig.positions(drawn))[:, chosen]
+    sizes = np.linalg.norm(found, axis=-1)
+    turned = (found * rest[chosen]).sum(-1) / (sizes * area[chosen])
+    grown = sizes / area[chosen]
+    whole = (turned.min(1) > 0) & (grown.min(1) > 0.05) & (grown.max(1) < 8)
+    assert whole.mean() >= 0.99  # a draw far out on several sliders of one spot may pinch it
 
 
 def test_left_and_right_mirror(rig: Rig, game: MakeHuman):
@@ -254,20 +379,6 @@ def test_left_and_right_mirror(rig: Rig, game: MakeHuman):
 # --- pictures ----------------------------------------------------------------------------------------
 
 
-def test_same_seed_same_bytes_whatever_the_batch(game: MakeHuman, renderer: Renderer):
-    drawn = [game.character(11, i) for i in range(18)]
-    faces = np.array([c.parameters for c in drawn])
-    pictures, points = renderer.render_each(faces, [(c.studio, c.photo) for c in drawn])
-    for i in (0, 5, 17):
-        again = game.character(11, i)
-        alone, alone_points = game.make_renderer(128).render_each(again.parameters[None], [(again.studio, again.photo)])
-        assert (alone[0] == pictures[i]).all()
-        assert (alone_points[0] == points[i]).all()
-    order = np.arange(18)[::-1]
-    reversed_, _ = renderer.render_each(faces[order], [(drawn[i].studio, drawn[i].photo) for i in order])
-    assert (reversed_[::-1] == pictures).all()
-
-
 def test_labels_are_independent_of_looks(game: MakeHuman):
     """What is drawn for the looks comes after the parameters, and nothing of it reaches them."""
     character = game.character(2, 9)
@@ -276,16 +387,6 @@ def test_labels_are_independent_of_looks(game: MakeHuman):
     skins = np.array([game.character(2, i).studio.skin.mean() for i in range(150)])
     african = np.array([game.character(2, i).parameters[game.names.index("macrodetails/African")] for i in range(150)])
     assert abs(np.corrcoef(skins, african)[0, 1]) < 0.25
-
-
-def test_pictures_are_aligned_by_their_own_landmarks(game: MakeHuman, renderer: Renderer):
-    drawn = [game.character(4, i) for i in range(6)]
-    faces = np.array([c.parameters for c in drawn])
-    _, points = renderer.render_each(faces, [(c.studio, c.photo) for c in drawn])
-    assert points.shape == (6, 2, 68, 2)
-    still = alignment_transform(five_points(points), 128)
-    np.testing.assert_allclose(still, np.broadcast_to(np.eye(2, 3), still.shape), atol=1e-6)
-    np.testing.assert_array_equal(points[:, 1], renderer.landmarks(faces, [c.photo for c in drawn]))
 
 
 def test_landmarks_lie_on_the_lips_that_are_drawn(game: MakeHuman, renderer: Renderer):
@@ -302,13 +403,6 @@ def test_landmarks_lie_on_the_lips_that_are_drawn(game: MakeHuman, renderer: Ren
         assert columns.max() == pytest.approx(mouth[:, 0].max(), abs=2.0)
         assert rows.min() == pytest.approx(mouth[:, 1].min(), abs=2.0)
         assert rows.max() == pytest.approx(mouth[:, 1].max(), abs=2.5)
-
-
-def test_landmarks_do_not_depend_on_the_pictures_size(game: MakeHuman, renderer: Renderer):
-    face = game.character(6, 2)
-    small = renderer.landmarks(face.parameters[None], [face.photo])[0]
-    large = Renderer(64).landmarks(face.parameters[None], [face.photo])[0]
-    np.testing.assert_allclose(small, large * 2 + 0.5, atol=1e-4)
 
 
 def test_the_jaw_of_a_turned_head_is_its_outline(game: MakeHuman, renderer: Renderer):

@@ -38,8 +38,9 @@ class Trained(NamedTuple):
 def trained(smoke, tmp_path_factory) -> Trained:
     folder, root = tmp_path_factory.mktemp("photos"), smoke / "data" / "smoke"
     variants = sorted((root / "aug_images").iterdir())[:12]
-    labels = {path.stem: np.ones(54) for path in variants[:10]}
-    write_photos(folder / "photos", variants, labels=labels, parameters=default_game().parameters)
+    parameters = default_game().parameters
+    labels = {path.stem: np.ones(len(parameters)) for path in variants[:10]}
+    write_photos(folder / "photos", variants, labels=labels, parameters=parameters)
 
     data = (f"data.root={root}", "data.photos=photos", f"data.cache={smoke / 'cache'}")
     networks = ("vae.epochs=1", "vae.spatial=true", "f2p.network=mixer", "f2p.mixer_blocks=1", "f2p.mixer_width=8")
@@ -122,13 +123,15 @@ def refusal(trained: Trained, *changes: str) -> str:
 
 
 def test_photos_none_of_which_has_a_label_are_refused(again):
-    (again.folder / "photos" / "labels.json").write_text(json.dumps({"somebody": [0.5] * 54}))
+    (again.folder / "photos" / "labels.json").write_text(
+        json.dumps({"somebody": [0.5] * len(default_game().parameters)})
+    )
     assert "no picture in photos/images has a label" in refusal(again, "--restart")
 
 
 def test_photos_in_the_parameters_of_another_game_are_refused(again):
     path = again.folder / "photos" / "parameters.csv"
-    path.write_text(path.read_text().replace("face_width", "width_of_face"))
+    path.write_text(path.read_text().replace("macrodetails/Age", "macrodetails/Years"))
     assert "is not that of data.root" in refusal(again, "--restart")
 
 

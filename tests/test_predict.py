@@ -27,6 +27,9 @@ from utils.errors import UserError
 from utils.pictures import read_rgb, write_picture
 from utils.run import Run
 
+#: A parameter of the embedded game, which goes from −1 to 1 there.
+PAIR = next(p.name for p in default_game().parameters if p.minimum == -1)
+
 
 @pytest.fixture(scope="module")
 def run(smoke) -> Path:
@@ -75,7 +78,7 @@ def test_a_photo_becomes_parameters_in_one_call(predictor, photo):
     prediction = predictor.predict(photo)
     assert prediction.aligned.shape == (256, 256, 3)
     assert prediction.reconstruction.shape == (32, 32, 3)
-    assert prediction.parameters.shape == (54,)
+    assert prediction.parameters.shape == (len(default_game().parameters),)
     assert prediction.parameters.min() >= 0
     assert prediction.parameters.max() <= 1
 
@@ -98,7 +101,7 @@ def test_a_photo_with_two_faces_is_refused_unless_the_largest_is_asked_for(predi
     both = np.concatenate([photo, photo], 1)
     with pytest.raises(NoFace, match="several faces were found"):
         predictor.predict(both)
-    assert predictor.predict(both, "largest").parameters.shape == (54,)
+    assert predictor.predict(both, "largest").parameters.shape == (len(default_game().parameters),)
 
 
 def test_all_faces_of_a_photo_are_predicted_from_left_to_right(predictor, photo, monkeypatch):
@@ -164,14 +167,15 @@ def test_a_predictor_knows_the_table_and_how_far_to_trust_it(predictor):
 
 
 def test_the_character_of_the_run_is_drawn_by_its_game(predictor):
-    parameters = np.full(54, 0.5)
+    parameters = default_game().character(2, 1).parameters
     np.testing.assert_array_equal(predictor.character(parameters), default_game().picture(parameters))
 
 
 def test_a_run_of_another_game_has_no_character(predictor):
-    other = Predictor.__new__(Predictor)
-    other.creator_version = None
-    assert other.character(np.full(54, 0.5)) is None
+    for version in (None, "1.0"):
+        other = Predictor.__new__(Predictor)
+        other.creator_version = version
+        assert other.character(default_game().average()) is None
 
 
 def test_a_photos_alignment_is_corrected_by_the_misalignment_found_in_it(predictor, photo, monkeypatch):
@@ -260,7 +264,8 @@ def predicted(smoke, tmp_path):
     def run_it(*arguments: object) -> dict[str, dict]:
         command = ("predict.py", *arguments, "--run", "runs/smoke", "--output", tmp_path)
         run_here(*command, cwd=smoke)
-        return {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+        results = [path for path in tmp_path.glob("*.json") if not path.name.startswith("human.")]
+        return {path.stem: json.loads(path.read_text()) for path in results}
 
     return run_it
 
@@ -272,9 +277,9 @@ def test_an_aligned_picture_becomes_named_parameters(smoke, predicted, tmp_path)
     assert found["run"] == "runs/smoke"
     assert "mirrored" not in found  # sliders have no mirrored bones
 
-    one = found["parameters"]["face_width"]
+    one = found["parameters"][PAIR]
     assert 0 <= one["normalised"] <= 1
-    assert one["value"] == pytest.approx(-1 + 3 * one["normalised"], abs=1e-4)
+    assert one["value"] == pytest.approx(-1 + 2 * one["normalised"], abs=1e-4)
     assert isinstance(one["test_r2"], float)
     assert read_rgb(tmp_path / "face_000000.png").shape[1] > 500
 
@@ -321,21 +326,24 @@ def test_an_average_says_what_it_left_out_and_how_far_photos_spread(smoke, predi
 
     def made_up(self, faces):
         value = next(values)
-        return [one._replace(parameters=np.full(54, value, np.float32)) for one in predict_aligned(self, faces)]
+        return [
+            one._replace(parameters=np.full(len(one.parameters), value, np.float32))
+            for one in predict_aligned(self, faces)
+        ]
 
     monkeypatch.setattr(Predictor, "predict_aligned", made_up)
     paths = sorted((smoke / "data" / "smoke" / "images").iterdir())[:4]
     found = predicted(*paths, "--aligned", "--average")["average"]
     assert found["photos"] == list(map(str, paths[:3]))
     assert list(found["left_out"]) == [str(paths[3])]
-    assert found["parameters"]["face_width"]["normalised"] == pytest.approx(0.52)
-    assert found["parameters"]["face_width"]["spread"] == pytest.approx(0.02)
+    assert found["parameters"][PAIR]["normalised"] == pytest.approx(0.52)
+    assert found["parameters"][PAIR]["spread"] == pytest.approx(0.02)
 
 
 def test_one_readable_photo_makes_an_average_without_a_spread(smoke, predicted):
     one = smoke / "data" / "smoke" / "images" / "face_000000.png"
     found = predicted(one, "--aligned", "--average")["average"]
-    assert found["parameters"]["face_width"]["spread"] is None
+    assert found["parameters"][PAIR]["spread"] is None
     assert found["left_out"] == {}
 
 
@@ -364,8 +372,8 @@ def test_a_table_of_the_sliders_is_printed_where_it_is_asked_for(smoke, tmp_path
     one = smoke / "data" / "smoke" / "images" / "face_000000.png"
     command = ("predict.py", one, "--aligned", "--run", "runs/smoke", "--output", tmp_path)
     told = run_here(*command, "--table", cwd=smoke).stdout
-    assert all(re.search(rf"^  {name} +-?\d", told, re.M) for name in default_game().names)
-    assert "face_width" not in run_here(*command, cwd=smoke).stdout
+    assert all(re.search(rf"^  {re.escape(name)} +-?\d", told, re.M) for name in default_game().names)
+    assert PAIR not in run_here(*command, cwd=smoke).stdout
 
 
 def test_what_is_predicted_from_a_photo_says_how_long_it_took(smoke, photo, tmp_path):
@@ -374,7 +382,10 @@ def test_what_is_predicted_from_a_photo_says_how_long_it_took(smoke, photo, tmp_
     told = run_command(*command, cwd=smoke).stdout
     assert "a.png: " in told
     assert " s\n" in told
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.json", "a.png", "a_character.png"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("a.json", "a.png", "a_character.png"),
+        *("a.mhm", "human.a.json"),  # the character for the game
+    }
 
 
 def test_a_face_out_of_distribution_is_warned_of(smoke, face, tmp_path, monkeypatch):

@@ -1,9 +1,9 @@
 """A template card and the faces that predict.py writes into copies of it.
 
     template = Template.of(options, stems)                      # read and checked before anything is computed
-    template.fit(parameters, heads=(0, 1, 2), game=None)        # a run's table has the card's sliders
+    template.fit(parameters, heads=(0, 1, 2), creator=None)     # a run's table has the card's sliders
     template.check(stem)                                        # before anything of a result is written
-    card = template.make(stem, result, pictures={"character": …, "photo": …})
+    card = template.make(stem, result, photo=…)
     …                                                           # write card.entry to STEM.json
     card.write()
 
@@ -24,7 +24,7 @@ import numpy as np
 from games.cards.abmx import Bone, as_seen, bone_of, bones_of, other_side
 from games.cards.card import Card
 from games.cards.fields import CardError
-from games.game import Game
+from games.game import VERSION
 from games.parameters import Parameter
 from utils.errors import UserError
 from utils.files import atomic_write, file_digest, read_json
@@ -32,8 +32,8 @@ from utils.identity import Paths
 from utils.pictures import printable
 from utils.results import files_of
 
-#: What a card's picture becomes.
-PREVIEWS = ("character", "photo", "keep")
+#: What becomes of a card's picture.
+PREVIEWS = ("keep", "photo")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--preview",
         choices=PREVIEWS,
-        help="what the card's picture becomes: the character (default), the photo, or kept",
+        help="what becomes of the card's picture: it is kept (default), or becomes the aligned photo",
     )
 
 
@@ -90,33 +90,33 @@ class Template:
 
     # --- which values ---------------------------------------------------------------------------
 
-    def fit(self, parameters: Sequence[Parameter], *, heads: Sequence[int] | None, game: Game | None) -> None:
+    def fit(self, parameters: Sequence[Parameter], *, heads: Sequence[int] | None, creator: str | None) -> None:
         """Find the card's sliders and bones in a run's parameter table, and warn of what will not look as predicted.
 
         Args:
             parameters: the run's table.
             heads: values of headId in the run's data; None: those that the game's table was made for.
-            game: the embedded game that the run learned, if it is one.
+            creator: version of the embedded game that the run learned; None for another game.
 
         Raises:
             UserError: the table lacks sliders of the card.
         """
-        creator, names = self.card.creator, {p.name for p in parameters}
-        self._sliders = [slider.name for slider in creator.sliders if slider.name in names]
-        missing = [slider.name for slider in creator.sliders if slider.name not in names]
+        wanted, names = self.card.creator, {p.name for p in parameters}
+        self._sliders = [slider.name for slider in wanted.sliders if slider.name in names]
+        missing = [slider.name for slider in wanted.sliders if slider.name not in names]
         if missing:
             raise UserError(
                 f"--card {self.path} is a card of {self.card.game}, and the run predicts {len(self._sliders)} of the "
-                f"{len(creator.sliders)} sliders that it needs; {', '.join(missing[:3])} … are missing. "
-                + _advice(game)
+                f"{len(wanted.sliders)} sliders that it needs; {', '.join(missing[:3])} … are missing. "
+                + _advice(creator)
             )
         if self.with_bones:
-            self._bones = [bone.name for bone in creator.bones if bone.name in names]
-        if game is not None:
+            self._bones = [bone.name for bone in wanted.bones if bone.name in names]
+        if creator is not None:
             _warn(
-                f"the run learned a stand-in ({game.name}), whose sliders have the names of {self.card.game}'s and act "
-                "otherwise: the card will not look like the predicted character. For one that does, train on renders "
-                "of your game (docs/your_own_game.md)"
+                f"the run learned version {creator} of the embedded game, whose sliders have the names of "
+                f"{self.card.game}'s and act otherwise: the card will not look like the predicted character. For one "
+                "that does, train on renders of your game (docs/your_own_game.md)"
             )
         self._warn_of_head(heads)
         self._warn_of_bones()
@@ -158,7 +158,7 @@ class Template:
         """
         _check_outputs(self.path, [stem])
 
-    def make(self, stem: Path, result: Mapping[str, Any], *, pictures: Mapping[str, np.ndarray | None]) -> "NewCard":
+    def make(self, stem: Path, result: Mapping[str, Any], *, photo: np.ndarray) -> "NewCard":
         """The template with a face, to be written as STEM_card.png.
 
         Args:
@@ -166,7 +166,7 @@ class Template:
             result: what STEM.json says: `parameters` and, where left bones have right ones, `mirrored`, each by name
                 with its `value` in the game's units. The card gets these values; with --clamp it gets 0 or 1 for the
                 sliders that the card's entry lists as `clamped`.
-            pictures: (H, W, 3) uint8 RGB by what --preview names; None where a picture cannot be drawn.
+            photo: (H, W, 3) uint8 RGB, the aligned face, for --preview photo.
 
         Raises:
             UserError: the template's plug-in data cannot be used.
@@ -182,11 +182,8 @@ class Template:
             made = self.card.with_sliders(sliders)
             if self._bones:
                 made = made.with_bones(self._new_bones(values))
-            picture = pictures.get(self.preview)
-            if picture is not None:
-                made = made.with_preview(as_preview(picture, self.card.preview_size))
-            elif self.preview != "keep":
-                _warn(f"{path.name} keeps the template's picture: the run's game cannot be drawn here; see --preview")
+            if self.preview == "photo":
+                made = made.with_preview(as_preview(photo, self.card.preview_size))
         except CardError as error:
             raise UserError(f"--card {self.path}: {error}") from None
 
@@ -254,11 +251,11 @@ def as_preview(picture: np.ndarray, size: tuple[int, int]) -> bytes:
     return bytes(encoded)
 
 
-def _advice(game: Game | None) -> str:
-    if game is not None:
+def _advice(creator: str | None) -> str:
+    if creator == VERSION:
         return (
-            f"It learned an embedded game ({game.name}), whose own files predict.py writes without --card: .mhm and a "
-            "preset where it is MakeHuman"
+            "It learned the embedded game, whose own files predict.py writes without --card: .mhm for MakeHuman and a "
+            "preset for Blender (docs/makehuman.md)"
         )
     return "Give a card of the game that the run learned, or a run that learned this one"
 

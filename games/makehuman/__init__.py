@@ -1,7 +1,7 @@
 """MakeHuman's head as the embedded game: its faces are drawn here, its files open in MakeHuman and in Blender.
 
 Where to look: data.py the packed head and the table of modifiers; model.py values → vertices; files.py .mhm and MPFB's
-preset; table.py what is learned, and random characters; looks.py what else a picture shows; rig.py, mesh.py,
+preset; parameters.py what is learned, and random characters; looks.py what else a picture shows; rig.py, mesh.py,
 landmarks.py the geometry of many faces at once; skin.py, hair.py, occlusion.py what is painted, grown and baked once;
 view.py, raster.py, shading.py, shadow.py, camera.py, render.py from there to the picture; sheets.py contact sheets.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from games.game import VERSIONS, Character, EmbeddedGame
+from games.game import VERSION, Character, EmbeddedGame
 from games.makehuman import files, looks
 from games.makehuman import parameters as table
 from games.makehuman.render import Renderer
@@ -24,7 +24,7 @@ def _table() -> list[Parameter]:
     return [
         Parameter(
             name=modifier.name,
-            group=_group(modifier.group, is_macro=modifier.is_macro),
+            group="macro" if modifier.is_macro else modifier.group,
             kind="macro" if modifier.is_macro else "slider",
             minimum=float(minimum),
             maximum=1.0,
@@ -34,17 +34,11 @@ def _table() -> list[Parameter]:
     ]
 
 
-def _group(group: str, *, is_macro: bool) -> str:
-    if is_macro:
-        return "macro"
-    return group
-
-
 class MakeHuman(EmbeddedGame):
     """MakeHuman's head as an embedded game."""
 
     def __init__(self) -> None:
-        super().__init__("MakeHuman", VERSIONS["makehuman"], parameters=_table())
+        super().__init__("MakeHuman", VERSION, parameters=_table())
 
     def character(self, seed: int, index: int, distribution: str = "uniform") -> Character:
         rng = np.random.default_rng([seed, index])

@@ -1,33 +1,24 @@
-"""Contact sheets: what the game looks like, to be looked at.
+"""Contact sheets of what no parameter tells: expressions, and landmarks over turned heads.
 
-python -m games.makehuman.sheets FOLDER      characters, sliders, expressions, variants, landmarks as PNG files
+python -m games.makehuman.sheets FOLDER      expressions.png and landmarks.png
+
+Sliders and characters: python -m games sheet, python -m games random.
 """
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from games.makehuman import MakeHuman, parameters
-from games.makehuman.data import ASSETS
+from games.makehuman import MakeHuman
 from games.makehuman.looks import EXPRESSIONS, with_expression
 from games.makehuman.render import Renderer
 from utils.errors import run_script
+from utils.pictures import grid, write_picture
 
-_STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _YAWS = (-25, 0, 25)
-
-
-def tiled(pictures: np.ndarray, *, columns: int) -> np.ndarray:
-    """Pictures (N, H, W, 3) as one grid."""
-    count, height, width, _ = pictures.shape
-    rows = -(-count // columns)
-    grid = np.full((rows * columns, height, width, 3), 255, np.uint8)
-    grid[:count] = pictures
-    return grid.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
 
 
 def _named(picture: np.ndarray, text: str) -> np.ndarray:
@@ -39,26 +30,6 @@ def _named(picture: np.ndarray, text: str) -> np.ndarray:
     return picture
 
 
-def characters(game: MakeHuman, renderer: Renderer, *, count: int, variants: bool) -> np.ndarray:
-    """Random characters, renders or photo-like variants."""
-    drawn = [game.character(0, i) for i in range(count)]
-    looks = [(c.photo if variants else c.studio,) for c in drawn]
-    pictures = renderer.render(np.array([c.parameters for c in drawn]), looks)[0][:, 0]
-    return tiled(pictures, columns=20 if not variants else 8)
-
-
-def sliders(game: MakeHuman, renderer: Renderer) -> np.ndarray:
-    """Every parameter at five values, the others neutral; four parameters side by side."""
-    look = replace(game.neutral_look(), hair="", bald=True)
-    rows = []
-    for i, parameter in enumerate(game.parameters):
-        faces = np.repeat(parameters.neutral()[None], len(_STEPS), axis=0)
-        faces[:, i] = _STEPS
-        pictures = renderer.render(faces, [(look,)] * len(_STEPS))[0][:, 0]
-        rows.append(_named(tiled(pictures, columns=len(_STEPS)), parameter.name))
-    return tiled(np.array(rows), columns=4)
-
-
 def expressions(game: MakeHuman, renderer: Renderer) -> np.ndarray:
     """Three characters in all expressions."""
     rows: list[np.ndarray] = []
@@ -67,7 +38,7 @@ def expressions(game: MakeHuman, renderer: Renderer) -> np.ndarray:
         looks = [with_expression(character.studio, name) for name in EXPRESSIONS]
         pictures = renderer.render(character.parameters[None], [looks])[0][0]
         rows += [_named(picture, name) for picture, name in zip(pictures, EXPRESSIONS, strict=True)]
-    return tiled(np.array(rows), columns=len(EXPRESSIONS) // 2)
+    return grid(np.array(rows), len(EXPRESSIONS) // 2)
 
 
 def overlays(game: MakeHuman, renderer: Renderer) -> np.ndarray:
@@ -78,8 +49,8 @@ def overlays(game: MakeHuman, renderer: Renderer) -> np.ndarray:
         for yaw in _YAWS:
             look = replace(character.studio, yaw=float(np.radians(yaw)), hair="", beard="")
             drawn, points = renderer.render(character.parameters[None], [(look,)])
-            pictures.append(_dotted(drawn[0, 0], points[0, 0]))
-    return tiled(np.array(pictures), columns=2 * len(_YAWS))
+            pictures.append(_dotted(drawn[0, 0], points[0]))
+    return grid(np.array(pictures), 2 * len(_YAWS))
 
 
 def _dotted(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -89,29 +60,17 @@ def _dotted(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
     return picture
 
 
-def write_sheets(folder: Path, names: Sequence[str]) -> None:
-    """Write the sheets of these names (all where there are none)."""
-    game, small, large = MakeHuman(), Renderer(128), Renderer(256)
-    folder.mkdir(parents=True, exist_ok=True)
-    makers = {
-        "characters": lambda: characters(game, small, count=200, variants=False),
-        "sliders": lambda: sliders(game, small),
-        "expressions": lambda: expressions(game, small),
-        "variants": lambda: characters(game, small, count=64, variants=True),
-        "landmarks": lambda: overlays(game, large),
-    }
-    for name in names or makers:
-        path = folder / f"{name}.png"
-        cv2.imwrite(str(path), makers[name]()[..., ::-1])
-        print(path, flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help=f"where to write them (the data come from {ASSETS.name})")
-    parser.add_argument("names", nargs="*", help="which: characters, sliders, expressions, variants, landmarks")
-    arguments = parser.parse_args()
-    write_sheets(arguments.folder, arguments.names)
+    parser.add_argument("folder", type=Path, help="where to write them")
+    folder: Path = parser.parse_args().folder
+
+    game = MakeHuman()
+    sheets = {"expressions": expressions(game, Renderer(128)), "landmarks": overlays(game, Renderer(256))}
+    for name, sheet in sheets.items():
+        path = folder / f"{name}.png"
+        write_picture(path, sheet)
+        print(path)
 
 
 if __name__ == "__main__":
