@@ -52,7 +52,7 @@ def draw_checked(
 def mean_move(before: np.ndarray, after: np.ndarray, *, side: int) -> float:
     """How far the five points have moved: their mean distance, in pixels of a 256×256 picture.
 
-    It tells characters apart better than the largest of the five distances (docs/results.md, "The gate of variants").
+    It tells characters apart better than the largest of the five distances (docs/relief.md, "The gate of variants").
 
     Args:
         before, after: (5, 2) points in pixels of a picture of side×side.
