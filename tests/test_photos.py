@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.people import write_photos
+from datasets.photos import write_photos
 from games.game import default_game
 from models.predictor import load_regressor
 from tests.helpers import SMOKE, error_of, run_here, setting, times_of
@@ -39,7 +39,8 @@ def trained(smoke, tmp_path_factory) -> Trained:
     folder, root = tmp_path_factory.mktemp("photos"), smoke / "data" / "smoke"
     variants = sorted((root / "aug_images").iterdir())[:12]
     labels = {path.stem: np.ones(54) for path in variants[:10]}
-    write_photos(folder / "photos", variants, labels=labels, parameters=default_game().parameters)
+    pictures = {path.name: path for path in variants}
+    write_photos(folder / "photos", pictures, statuses={}, labels=labels, parameters=default_game().parameters)
 
     data = (f"data.root={root}", "data.photos=photos", f"data.cache={smoke / 'cache'}")
     networks = ("vae.epochs=1", "vae.spatial=true", "f2p.network=mixer", "f2p.mixer_blocks=1", "f2p.mixer_width=8")
