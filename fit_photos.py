@@ -108,7 +108,8 @@ def look_at_renders(mesh: FaceMesh, root: Path, count: int) -> Renders:
         files = parts[part]
         of_part = [name for name in names if name in files and split.get(name) in splits]
         found = look_at(mesh, [files[name] for name in of_part], f"looking at {root / part}")
-        print(f"a face was found in {found.present.mean():.1%} of {len(of_part)} pictures of {root / part}")
+        if of_part:
+            print(f"a face was found in {found.present.mean():.1%} of {len(of_part)} pictures of {root / part}")
         return {
             which: _seen(found, parameters, [name if split[name] == which else "" for name in of_part])
             for which in splits
@@ -191,7 +192,7 @@ def chosen_photos(options: argparse.Namespace) -> Photos:
         "its own fit and the mean of its person's fits"
     )
     kept = [i for i, person in enumerate(people) if fold_of(person) != options.fold]
-    return Photos(*([values[i] for i in kept] for values in (paths, names, people)))
+    return Photos([paths[i] for i in kept], [names[i] for i in kept], [people[i] for i in kept])
 
 
 def statuses_of(found: Meshes) -> list[Status]:

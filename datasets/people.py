@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datasets.names import first_alike
 from utils.errors import UserError
-from utils.files import spelling
 from utils.pictures import find_pictures
 
 #: Named instead of a table of people, where every person's photos lie in a folder of their own.
@@ -97,20 +97,10 @@ def people_of(pictures: Sequence[Path], people: str, *, folder: Path) -> list[st
     unknown = [path.name for path in pictures if path.stem not in known]
     if unknown:
         raise UserError(f"{people} does not say who {unknown[0]} is; expected a person for every photo")
-    again = first_repeated([path.stem for path in pictures])
-    if again is not None:
-        raise UserError(f"{people} cannot tell apart the photos in {folder} that are called {again}; rename them")
+    alike = first_alike([path.stem for path in pictures])
+    if alike is not None:
+        raise UserError(f"{people} cannot tell apart the photos in {folder} that are called {alike}; rename them")
     return [known[path.stem] for path in pictures]
-
-
-def first_repeated(names: Sequence[str]) -> str | None:
-    """The first of some names that a file system may take for one before it; None where all differ."""
-    seen = set[str]()
-    for name in names:
-        if spelling(name) in seen:
-            return name
-        seen.add(spelling(name))
-    return None
 
 
 def _rows(table: Path) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from datasets.people import first_repeated
+from datasets.names import first_alike
 from games.parameters import Parameter, write_parameters
 from games.writer import write_labels
 from utils.errors import UserError
@@ -46,7 +46,7 @@ def names_of(pictures: Sequence[Path], folder: Path) -> list[str]:
 
 def _first_alike(names: Sequence[str]) -> str | None:
     """The first file name whose stem another has before it: a label belongs to a stem."""
-    return first_repeated([Path(name).stem for name in names])
+    return first_alike(Path(name).stem for name in names)
 
 
 def check_photos(output: Path, names: Sequence[str]) -> None:
