@@ -47,7 +47,7 @@ class Fitter:
     normal about the average character. The most probable p in [0, 1] is a bounded least-squares problem.
 
     All parameters are fitted, those that cannot be recovered one by one too: several of them move the same points, and
-    together they bring these to where they are. One that moves no point stays near the average character.
+    together they bring these to where they are. One that moves no point is scattered about the average character.
 
     Args:
         train: what A, b, the noise and the spread of parameters are learned from.

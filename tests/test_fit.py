@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from games.fit import Fitter, Seen, shrunk_covariance
+from games.fit import SHOWN, Fitter, Seen, shrunk_covariance
 from utils.errors import UserError
 
 POINTS, SLIDERS, HIDDEN = 40, 6, 5
@@ -47,15 +47,15 @@ def test_points_are_expected_where_they_are_seen_and_the_error_is_said():
     noise = 2 * np.sqrt(np.pi / 2)  # the mean length of a normal step in the plane
     assert report.error == pytest.approx(noise, rel=0.15)
     assert report.error_of_mean > 2 * noise
-    assert report.rho[HIDDEN] == 0
+    assert abs(report.rho[HIDDEN]) < SHOWN
     assert (np.delete(report.rho, HIDDEN) > 0.9).all()
 
 
-def test_a_parameter_that_moves_no_point_stays_near_average():
+def test_a_parameter_that_moves_no_point_lies_about_the_average():
     average = np.linspace(0.2, 0.7, SLIDERS)
-    found = Fitter(characters(300, 1.0), characters(50, 1.0, 1), average=average).fit(characters(20, 1.0, 2).points)
-    assert np.abs(found[:, HIDDEN] - average[HIDDEN]).max() < 0.1
-    assert np.ptp(np.delete(found, HIDDEN, 1), axis=0).min() > 0.3
+    found = Fitter(characters(300, 1.0), characters(50, 1.0, 1), average=average).fit(characters(200, 1.0, 2).points)
+    assert found[:, HIDDEN].mean() == pytest.approx(average[HIDDEN], abs=0.1)
+    assert found[:, HIDDEN].std() < 0.8 * np.delete(found, HIDDEN, 1).std(0).min()
 
 
 def test_parameters_that_show_only_together_are_fitted_together():
