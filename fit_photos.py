@@ -2,17 +2,21 @@
 
     python face_alignment.py --input PHOTOS --output ALIGNED --faces largest
     python fit_photos.py --data data/observed --photos ALIGNED --output data/people
+    python fit_photos.py … --people identity_CelebA.txt    # CelebA: who is on each photo
+    python fit_photos.py … --people folders                # photos lie at ALIGNED/PERSON/photo.png
 
 Reads   DATA         a data set of the game in the HS_FACE layout, pictures of 128 pixels or more
         ALIGNED      aligned faces
 Writes  OUTPUT/images/         these faces
-        OUTPUT/labels.json     parameters of the faces seen from the front; written last
         OUTPUT/parameters.csv  the game's table
+        OUTPUT/photos.csv      name, status: fitted, turned (too far from the front), no_face (the observer finds none)
+        OUTPUT/labels.json     parameters of the fitted ones; written last
 
 One observer, a network that finds the points of a face (models/facemesh.py), looks at the game's renders and at the
-photos. From the renders it is learned how parameters move its points; how well that works is printed. A photo gets the
-parameters of the character whose points are nearest to the photo's. Parameters that do not show in the points
-stay at the average character's. With --people and --fold a fifth of the people is left out, for benchmarks.photos.
+photos. From the renders it is learned how parameters move its points; how well that works is printed. A photo's fit is
+the character whose points are nearest to the photo's. Where people are told apart, a photo's label is the middle
+between its own fit and the mean of its person's fits: an expression is no shape. Without, it is the photo's own fit.
+With --people and --fold a fifth of the people is left out, for benchmarks.photos.
 """
 
 import argparse
@@ -25,7 +29,8 @@ import numpy as np
 
 from datasets.labels import find_parts, read_labels, read_splits
 from datasets.names import SPLITS
-from datasets.people import FOLDS, LEARNED, check_photos, fold_of, is_frontal, people_of, write_photos
+from datasets.people import FOLDERS, FOLDS, LEARNED, fold_of, is_frontal, people_of
+from datasets.photos import Status, check_photos, names_of, write_photos
 from games.fit import Fitter, Seen
 from games.game import embedded_game
 from games.parameters import read_parameters
@@ -38,6 +43,11 @@ from utils.progress import progress
 #: Renders that are looked at unless the person says otherwise.
 COUNT = 2000
 
+#: How much of a label is the mean over its person's fits, the rest is the photo's own. Between a share of 0, 0.5 and 1,
+#: networks that learn the labels read frames with a median ρ of 0.775, 0.767 and 0.711, neutral portraits with 0.787,
+#: 0.801 and 0.777, and a person's proportions from a smiling portrait with 0.713, 0.747 and 0.705 (docs/results.md).
+SHARE = 0.5
+
 #: Side of the smallest renders that the observer sees well, pixels.
 _SMALLEST = 128
 
@@ -46,10 +56,18 @@ _BLOCK = 64
 
 
 class Renders(NamedTuple):
-    """A data set as the observer sees it, by split; pictures in which it finds no face are left out."""
+    """A data set as the observer sees it; pictures in which it finds no face are left out."""
 
-    images: dict[str, Seen]
-    aug_images: dict[str, Seen]  #: empty without variants
+    images: dict[str, Seen]  #: split → renders
+    variants: Seen | None  #: of split test: they serve the report alone; None without variants
+
+
+class Photos(NamedTuple):
+    """Aligned faces."""
+
+    paths: list[Path]
+    names: list[str]  #: of the files in OUTPUT/images
+    people: list[str] | None  #: None where people are not told apart
 
 
 # --- observing ------------------------------------------------------------------------------------
@@ -86,16 +104,19 @@ def look_at_renders(mesh: FaceMesh, root: Path, count: int) -> Renders:
     split = read_splits(root, names)
     _check_size(root, [parts["images"][name] for name in names])
 
-    seen = {}
-    for part, files in parts.items():
-        of_part = [name for name in names if name in files and name in split]
+    def seen_in(part: str, splits: Sequence[str]) -> dict[str, Seen]:
+        files = parts[part]
+        of_part = [name for name in names if name in files and split.get(name) in splits]
         found = look_at(mesh, [files[name] for name in of_part], f"looking at {root / part}")
-        print(f"a face was found in {found.present.mean():.1%} of {len(of_part)} pictures of {root / part}")
-        seen[part] = {
+        if of_part:
+            print(f"a face was found in {found.present.mean():.1%} of {len(of_part)} pictures of {root / part}")
+        return {
             which: _seen(found, parameters, [name if split[name] == which else "" for name in of_part])
-            for which in SPLITS
+            for which in splits
         }
-    return Renders(seen["images"], seen.get("aug_images", {}))
+
+    images = seen_in("images", SPLITS)
+    return Renders(images, seen_in("aug_images", ["test"])["test"] if "aug_images" in parts else None)
 
 
 def _seen(found: Meshes, parameters: dict[str, np.ndarray], names: list[str]) -> Seen:
@@ -128,12 +149,11 @@ def learn_fitter(mesh: FaceMesh, root: Path, *, count: int = COUNT) -> Fitter:
     """
     renders = look_at_renders(mesh, root, count)
     game = embedded_game(manifest_version(root))
-    variants = renders.aug_images.get("train")
     average = None if game is None else game.average()
-    fitter = Fitter(renders.images["train"], renders.images["val"], variants=variants, average=average)
-    for title, part in (("renders", renders.images), ("variants", renders.aug_images)):
-        if part and len(part["test"].points):
-            print(describe(fitter, part["test"], title))
+    fitter = Fitter(renders.images["train"], renders.images["val"], average=average)
+    for title, test in (("renders", renders.images["test"]), ("variants", renders.variants)):
+        if test is not None and len(test.points):
+            print(describe(fitter, test, title))
     return fitter
 
 
@@ -145,15 +165,15 @@ def describe(fitter: Fitter, test: Seen, title: str) -> str:
     return (
         f"{len(test.points)} held-out {title}: points are {report.error:.2f} px from where the parameters put them "
         f"({report.error_of_mean:.2f} px from the mean face's); {len(shown)} of {len(report.rho)} parameters show in "
-        f"the points and are recovered with a mean ρ of {rho:.2f}, the others stay average"
+        f"the points one by one and are recovered with a mean ρ of {rho:.2f}; the others move points together"
     )
 
 
-def chosen_photos(options: argparse.Namespace) -> list[Path]:
-    """The aligned faces of people who are not held out.
+def chosen_photos(options: argparse.Namespace) -> Photos:
+    """The aligned faces of people who are not held out; how people are told apart is printed.
 
     Raises:
-        UserError: there are none, or one has no person where people are held out.
+        UserError: there are none; one has no person where people are told apart; or two would have the same name.
     """
     paths = find_pictures(options.photos) if options.photos.is_dir() else []
     if not paths:
@@ -161,10 +181,35 @@ def chosen_photos(options: argparse.Namespace) -> list[Path]:
             f"{options.photos} holds no pictures; expected aligned faces. Run face_alignment.py --input PHOTOS "
             f"--output {options.photos} --faces largest first"
         )
-    if options.fold is None:
-        return paths
-    people = people_of(paths, options.people)
-    return [path for path, person in zip(paths, people, strict=True) if fold_of(person) != options.fold]
+    names = names_of(paths, options.photos)
+    if options.people is None:
+        print("people are not told apart (--people): a photo's label is its own fit")
+        return Photos(paths, names, None)
+
+    people = people_of(paths, options.people, folder=options.photos)
+    print(
+        f"{len(paths)} photos of {len(set(people))} people ({options.people}): a photo's label is the middle between "
+        "its own fit and the mean of its person's fits"
+    )
+    kept = [i for i, person in enumerate(people) if fold_of(person) != options.fold]
+    return Photos([paths[i] for i in kept], [names[i] for i in kept], [people[i] for i in kept])
+
+
+def statuses_of(found: Meshes) -> list[Status]:
+    """What becomes of photos with these meshes."""
+    statuses: list[Status] = ["no_face"] * len(found.points)
+    present = np.flatnonzero(found.present)
+    for i, frontal in zip(present, is_frontal(found.points[present][:, IBUG], LEARNED), strict=True):
+        statuses[i] = "fitted" if frontal else "turned"
+    return statuses
+
+
+def shared(fits: np.ndarray, people: Sequence[str]) -> np.ndarray:
+    """Labels (N, P): fits (N, P) moved by SHARE towards the mean over all fits of the same person."""
+    _, person, counts = np.unique(people, return_inverse=True, return_counts=True)
+    means = np.zeros((len(counts), fits.shape[1]))
+    np.add.at(means, person, fits / counts[person, None])
+    return (1 - SHARE) * fits + SHARE * means[person]
 
 
 # --- the script -----------------------------------------------------------------------------------
@@ -177,13 +222,18 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--photos", type=Path, required=True, help="folder of aligned faces, of face_alignment.py")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     parser.add_argument("--count", type=int, default=COUNT, help=f"characters that are looked at (default {COUNT})")
-    parser.add_argument("--people", type=Path, help="table with columns name (of the photo's file) and person")
+    parser.add_argument(
+        "--people",
+        metavar=f"TABLE|{FOLDERS}",
+        help="who is on each photo: a table with columns name (of the photo's file) and person; lines NAME PERSON, as "
+        f"CelebA's identity_CelebA.txt; or the word {FOLDERS}: the folder that a photo lies in is its person",
+    )
     parser.add_argument(
         "--fold", type=int, choices=range(FOLDS), help="leave out this fifth of the people (default: none)"
     )
     options = parser.parse_args()
     if options.fold is not None and options.people is None:
-        raise UserError("--fold leaves out people by name; expected --people TABLE with columns name and person")
+        raise UserError(f"--fold leaves out people by name; expected --people TABLE or --people {FOLDERS}")
     if options.count < 1:
         raise UserError(f"--count is {options.count}; at least 1 character can be looked at")
     return options
@@ -191,8 +241,8 @@ def parse_options() -> argparse.Namespace:
 
 def main() -> None:
     options = parse_options()
-    paths = chosen_photos(options)
-    check_photos(options.output, paths)
+    photos = chosen_photos(options)
+    check_photos(options.output, photos.names)
     table = read_parameters(options.data, read_labels(options.data).values.shape[1])
 
     # Learn what the observer sees of the game's characters.
@@ -200,19 +250,28 @@ def main() -> None:
     fitter = learn_fitter(mesh, options.data, count=options.count)
 
     # Look at the photos.
-    found = look_at(mesh, paths, f"looking at {options.photos}")
-    learned = np.flatnonzero(found.present & is_frontal(found.points[:, IBUG], LEARNED))
-    if not len(learned):
+    found = look_at(mesh, photos.paths, f"looking at {options.photos}")
+    statuses = statuses_of(found)
+    counts = f"{statuses.count('turned')} are turned too far, in {statuses.count('no_face')} the observer finds no face"
+    fitted = [i for i, status in enumerate(statuses) if status == "fitted"]
+    if not fitted:
         raise UserError(
-            f"of the {len(paths)} aligned faces in {options.photos} the observer finds {int(found.present.sum())}, and "
-            "none from the front; expected faces from the front"
+            f"none of the {len(photos.paths)} aligned faces in {options.photos} can be fitted: {counts}; expected "
+            "faces from the front"
         )
 
     # Fit the characters, write.
-    parameters = fitter.fit(found.points[learned])
-    labels = {paths[i].stem: row for i, row in zip(learned, parameters, strict=True)}
-    write_photos(options.output, paths, labels=labels, parameters=table)
-    print(f"{len(paths)} faces in {options.output}, {len(learned)} of them with parameters")
+    labels = fitter.fit(found.points[fitted])
+    if photos.people is not None:
+        labels = shared(labels, [photos.people[i] for i in fitted])
+    write_photos(
+        options.output,
+        dict(zip(photos.names, photos.paths, strict=True)),
+        statuses=dict(zip(photos.names, statuses, strict=True)),
+        labels={Path(photos.names[i]).stem: label for i, label in zip(fitted, labels, strict=True)},
+        parameters=table,
+    )
+    print(f"{len(statuses)} faces in {options.output}: {len(fitted)} have parameters, {counts} (photos.csv)")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """How much of a person a fitted character keeps: what fit_photos.py finds, drawn, and seen by the same observer.
 
     python face_alignment.py --input DIR/images --output ALIGNED --faces largest
-    python -m benchmarks.fit --data DATA --photos ALIGNED [--people TABLE] [--json FILE]
+    python -m benchmarks.fit --data DATA --photos ALIGNED [--people TABLE|folders] [--json FILE]
 
-Reads DATA, a data set of an embedded game, pictures of 128 pixels or more; ALIGNED, aligned faces; TABLE, with columns
-name (of the photo's file) and person, without which every photo is of another person. Says in how many pictures the
-observer finds a face, how far its points are explained on held-out renders and variants, how well parameters are
-recovered there; and of twelve facial ratios Spearman's ρ over people between photos and fitted characters, both
-measured by the observer, as benchmarks.photos does. Nothing is learned from the photos.
+Reads DATA, a data set of an embedded game, pictures of 128 pixels or more; ALIGNED, aligned faces; who is on each, as
+fit_photos.py, without which every photo is of another person. Says in how many pictures the observer finds a face, how
+far its points are explained on held-out renders and variants, how well parameters are recovered there; and of twelve
+facial ratios Spearman's ρ over people between photos and fitted characters, both measured by the observer, as
+benchmarks.photos does. Each photo has its own fit, without a part of its person's. Nothing is learned from the photos.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.photos import Mesh, compare_all, print_table
-from datasets.people import is_frontal, people_of, ratios
+from datasets.people import FOLDERS, is_frontal, people_of, ratios
 from fit_photos import COUNT, learn_fitter, look_at
 from games.game import embedded_game
 from games.writer import manifest_version
@@ -33,7 +33,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="data set of an embedded game")
     parser.add_argument("--photos", type=Path, required=True, help="folder of aligned faces, of face_alignment.py")
-    parser.add_argument("--people", type=Path, help="table with columns name and person")
+    parser.add_argument("--people", metavar=f"TABLE|{FOLDERS}", help="who is on each photo, as fit_photos.py")
     parser.add_argument("--count", type=int, default=COUNT, help=f"characters that are looked at (default {COUNT})")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser.parse_args()
@@ -46,7 +46,9 @@ def main() -> None:
     if game is None:
         raise UserError(f"{options.data} is of a game that cannot be drawn here; expected one of an embedded game")
     paths = find_pictures(options.photos) if options.photos.is_dir() else []
-    people = np.array(people_of(paths, options.people) if options.people else [path.stem for path in paths])
+    people = np.array([str(path) for path in paths])
+    if options.people:
+        people = np.array(people_of(paths, options.people, folder=options.photos))
 
     # Fit, draw, look again.
     observer = Mesh()

@@ -3,9 +3,10 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 from utils.errors import UserError
+from utils.files import spelling
 from utils.pictures import SUFFIXES
 
 SPLITS = ("train", "val", "test")
@@ -65,3 +66,13 @@ def split_of(name: str) -> str:
     """
     share = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big") % 100
     return "train" if share < 90 else "val" if share < 95 else "test"
+
+
+def first_alike(names: Iterable[str]) -> str | None:
+    """The first of some names that a file system may take for one before it; None where all differ."""
+    seen = set[str]()
+    for name in names:
+        if spelling(name) in seen:
+            return name
+        seen.add(spelling(name))
+    return None

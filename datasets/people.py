@@ -1,4 +1,4 @@
-"""Photos of people: reading them, telling frontal ones, folds of people, facial ratios, data sets of photos.
+"""Photos of people: reading them, telling people apart, telling frontal photos, folds of people, facial ratios.
 
 A folder of such photos holds images/ and landmarks.csv: name, person and, where points were annotated, x0, y0 … x67,
 y67, of 68 landmarks (iBUG order) in the photo's pixels.
@@ -6,17 +6,18 @@ y67, of 68 landmarks (iBUG order) in the photo's pixels.
 
 import csv
 import hashlib
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from games.parameters import Parameter, write_parameters
-from games.writer import write_labels
+from datasets.names import first_alike
 from utils.errors import UserError
 from utils.pictures import find_pictures
+
+#: Named instead of a table of people, where every person's photos lie in a folder of their own.
+FOLDERS = "folders"
 
 #: People are held out by name, in this many folds.
 FOLDS = 5
@@ -52,35 +53,71 @@ def read_annotations(photos: Path) -> dict[str, np.ndarray]:
 def read_people(table: Path) -> dict[str, str]:
     """Picture name → person, of a table with these two columns, whatever else it has.
 
+    Without a comma in its first line it has no header, and each line is a name, a space and a person, as in CelebA's
+    identity_CelebA.txt.
+
     Raises:
         UserError: the table is missing or something else.
     """
-    rows = _rows(table)
-    if any(not row.get("name") or not row.get("person") for row in rows):
-        raise UserError(f"{table} is not as expected: a row lacks its name or its person (columns name, person)")
-    return {row["name"]: row["person"] for row in rows}
+    lines = _lines(table)
+    if lines and "," not in lines[0]:
+        pairs = [line.rsplit(maxsplit=1) for line in lines if line.strip()]
+    else:
+        pairs = [[row.get("name") or "", row.get("person") or ""] for row in _rows(table)]
+    if any(len(pair) < 2 or not all(pair) for pair in pairs):
+        raise UserError(
+            f"{table} is not as expected: a row lacks its name or its person (columns name, person with a header; or "
+            "NAME PERSON on each line, without one)"
+        )
+    return {name: person for name, person in pairs}
 
 
-def people_of(pictures: Sequence[Path], table: Path) -> list[str]:
-    """Who is on each aligned picture: the person of the table's row whose name has the same stem.
+def people_of(pictures: Sequence[Path], people: str, *, folder: Path) -> list[str]:
+    """Who is on each aligned picture.
+
+    Args:
+        pictures: files below `folder`.
+        people: FOLDERS: a person is the folder, below `folder`, that the picture lies in. Otherwise a table, whose row
+            with the picture's file name, whatever its extension, says who it is.
+        folder: of the aligned pictures.
 
     Raises:
-        UserError: as `read_people`, or a picture has no row.
+        UserError: as `read_people`; a picture has no person; or a table cannot tell two pictures apart.
     """
-    people = {Path(name).stem: person for name, person in read_people(table).items()}
-    unknown = [path.name for path in pictures if path.stem not in people]
+    if people == FOLDERS:
+        owners = [path.parent.relative_to(folder).as_posix() for path in pictures]
+        if "." in owners:
+            raise UserError(
+                f"{pictures[owners.index('.')]} lies in no person's folder; with --people {FOLDERS} every photo is "
+                f"expected at {folder / 'PERSON' / 'photo.png'}"
+            )
+        return owners
+
+    known = {Path(name).stem: person for name, person in read_people(Path(people)).items()}
+    unknown = [path.name for path in pictures if path.stem not in known]
     if unknown:
-        raise UserError(f"{table} does not say who {unknown[0]} is; expected a person for every photo")
-    return [people[path.stem] for path in pictures]
+        raise UserError(f"{people} does not say who {unknown[0]} is; expected a person for every photo")
+    alike = first_alike([path.stem for path in pictures])
+    if alike is not None:
+        raise UserError(f"{people} cannot tell apart the photos in {folder} that are called {alike}; rename them")
+    return [known[path.stem] for path in pictures]
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
     try:
+        return list(csv.DictReader(_lines(table)))
+    except csv.Error as error:
+        raise UserError(f"{table} is not as expected (name, person, …): {error}") from None
+
+
+def _lines(table: Path) -> list[str]:
+    """The lines of a table, with what ends them."""
+    try:
         with open(table, newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file))
+            return list(file)
     except OSError as error:
         raise UserError(f"cannot read {table}: {error.strerror}; expected a table with columns name, person") from None
-    except (ValueError, csv.Error) as error:
+    except ValueError as error:
         raise UserError(f"{table} is not as expected (name, person, …): {error}") from None
 
 
@@ -154,49 +191,3 @@ def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _landmarks_of(row: dict[str, str]) -> np.ndarray:
     return np.array([[float(row[f"x{i}"]), float(row[f"y{i}"])] for i in range(68)])
-
-
-# --- data sets of photos --------------------------------------------------------------------------
-
-
-def check_photos(output: Path, pictures: list[Path]) -> None:
-    """See that a data set of these pictures can be written to a folder.
-
-    Raises:
-        UserError: the folder holds other pictures already, whose labels would be lost; or two pictures have one name.
-    """
-    names = {p.name for p in pictures}
-    if len(names) < len(pictures):
-        raise UserError("two of the aligned faces have the same file name; expected names that differ across folders")
-    images = output / "images"
-    strangers = {p.name for p in images.iterdir()} - names if images.is_dir() else set()
-    if strangers:
-        raise UserError(
-            f"{images} already holds {min(strangers)!r}, which is none of these photos. Choose an empty folder"
-        )
-
-
-def write_photos(
-    output: Path, pictures: list[Path], *, labels: Mapping[str, np.ndarray], parameters: Sequence[Parameter]
-) -> None:
-    """Write a data set of aligned photos, as `data.photos` reads it.
-
-    Args:
-        output: folder for images/, parameters.csv and, last, labels.json.
-        pictures: aligned faces; they are copied.
-        labels: stem of a picture → parameters (P,); pictures may be left out, whose parameters then nobody learns.
-        parameters: the game's table of parameters.
-
-    Raises:
-        UserError: as `check_photos`.
-    """
-    check_photos(output, pictures)
-    images = output / "images"
-    images.mkdir(parents=True, exist_ok=True)
-
-    # Until the pictures are there, nothing may take these for a whole data set.
-    (output / "labels.json").unlink(missing_ok=True)
-    for picture in pictures:
-        shutil.copyfile(picture, images / picture.name)
-    write_parameters(output / "parameters.csv", parameters)
-    write_labels(output, list(labels), labels=np.array(list(labels.values())))

@@ -46,21 +46,20 @@ class Fitter:
     and b come from ridge regression and the noise's covariance is that of what they leave unexplained. Parameters p are
     normal about the average character. The most probable p in [0, 1] is a bounded least-squares problem.
 
+    All parameters are fitted, those that cannot be recovered one by one too: several of them move the same points, and
+    together they bring these to where they are. One that moves no point is scattered about the average character.
+
     Args:
-        train: what A, b and the spread of parameters are learned from.
-        val: other characters, by which the strength of the ridge is chosen.
-        variants: photo-like pictures of characters. What they show beside parameters (expression, turn, a worse view)
-            is noise that photos have, too. None: noise is that of `train`.
-        average: (P,) the average character; None: the mean of `train`. Parameters that do not show in the points are
-            left there.
+        train: what A, b, the noise and the spread of parameters are learned from.
+        val: other characters, by which the strength of the ridge is chosen, and which parameters show in the points
+            (`shown`, (P,) bool): it serves reports alone.
+        average: (P,) the average character; None: the mean of `train`.
 
     Raises:
         UserError: fewer characters than there are parameters.
     """
 
-    def __init__(
-        self, train: Seen, val: Seen, *, variants: Seen | None = None, average: np.ndarray | None = None
-    ) -> None:
+    def __init__(self, train: Seen, val: Seen, *, average: np.ndarray | None = None) -> None:
         count, parameters = train.parameters.shape
         if count <= parameters or not len(val.points):
             raise UserError(
@@ -75,8 +74,8 @@ class Fitter:
         self._map, self._constant, _ = ridge(learned, chooses)
 
         # What they leave unexplained, and how far parameters spread.
-        unexplained = _as_if_left_out(self._unexplained(train), parameters=train.parameters)
-        noise = shrunk_covariance(unexplained if variants is None else self._unexplained(variants))
+        unexplained = self._shapes(train.points) - self.expected(train.parameters).reshape(count, -1)
+        noise = shrunk_covariance(_as_if_left_out(unexplained, parameters=train.parameters))
         noise += _LEAST_NOISE**2 * np.eye(len(noise))
         spread = np.cov(train.parameters.T) + _LEAST_DEVIATION**2 * np.eye(parameters)
 
@@ -84,8 +83,7 @@ class Fitter:
         self._weighted = np.linalg.solve(noise, self._map.T)  # (2K, P)
         self._prior = np.linalg.inv(spread)
         self._root = np.linalg.cholesky(self._map @ self._weighted + self._prior).T
-        self.shown = np.ones(parameters, bool)
-        self.shown = self.report(val if variants is None else variants).rho >= SHOWN
+        self.shown = self.report(val).rho >= SHOWN
 
     def fit(self, points: np.ndarray) -> np.ndarray:
         """Points (N, K, 2) in pixels of any pictures → parameters (N, P) in [0, 1]."""
@@ -94,7 +92,7 @@ class Fitter:
         wanted = (self._shapes(points) - self._constant) @ self._weighted + self._prior @ self.average
         targets = np.linalg.solve(self._root.T, wanted.T).T
         found = np.array([lsq_linear(self._root, target, (0, 1), method="bvls").x for target in targets])
-        return np.where(self.shown, found.reshape(-1, len(self.average)), self.average)
+        return found.reshape(-1, len(self.average))
 
     def expected(self, parameters: np.ndarray) -> np.ndarray:
         """Points (N, K, 2) that the observer should see of characters (N, P), brought onto the mean face."""
@@ -115,9 +113,6 @@ class Fitter:
         """Points (N, K, 2) brought onto the mean face, as rows (N, 2K)."""
         moved = transform_points(similarity_transform(points, self._mean_face), points)
         return moved.reshape(len(points), -1)
-
-    def _unexplained(self, seen: Seen) -> np.ndarray:
-        return self._shapes(seen.points) - self.expected(seen.parameters).reshape(len(seen.points), -1)
 
 
 def _as_if_left_out(residuals: np.ndarray, *, parameters: np.ndarray) -> np.ndarray:

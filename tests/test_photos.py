@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.people import write_photos
+from datasets.photos import write_photos
 from games.game import default_game
 from models.predictor import load_regressor
 from tests.helpers import SMOKE, error_of, run_here, setting, times_of
@@ -40,7 +40,8 @@ def trained(smoke, tmp_path_factory) -> Trained:
     variants = sorted((root / "aug_images").iterdir())[:12]
     parameters = default_game().parameters
     labels = {path.stem: np.ones(len(parameters)) for path in variants[:10]}
-    write_photos(folder / "photos", variants, labels=labels, parameters=parameters)
+    pictures = {path.name: path for path in variants}
+    write_photos(folder / "photos", pictures, statuses={}, labels=labels, parameters=parameters)
 
     data = (f"data.root={root}", "data.photos=photos", f"data.cache={smoke / 'cache'}")
     networks = ("vae.epochs=1", "vae.spatial=true", "f2p.network=mixer", "f2p.mixer_blocks=1", "f2p.mixer_width=8")
