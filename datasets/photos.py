@@ -40,12 +40,12 @@ def names_of(pictures: Sequence[Path], folder: Path) -> list[str]:
         names = ["_".join(path.relative_to(folder).parts) for path in pictures]
     alike = _first_alike(names)
     if alike is not None:
-        raise UserError(f"two of the photos in {folder} would be called {alike!r}; rename one of them")
+        raise UserError(f"two of the photos in {folder} would have the name {alike!r}; rename one of them")
     return names
 
 
 def _first_alike(names: Sequence[str]) -> str | None:
-    """The first file name whose stem another has before it: a label belongs to a stem."""
+    """The first stem that a file name before has, too: a label belongs to a stem."""
     return first_alike(Path(name).stem for name in names)
 
 
