@@ -38,10 +38,13 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# The pictures that README.md shows; two of them are made with the run of `make train`.
+# The pictures that README.md shows; one is made with the run of configs/creator_photo.toml and its data set.
 assets: $(VENV)/.installed
-	$(RUN) -m benchmarks.demo --run runs/creator --picture assets/demo.jpg
-	$(RUN) -m benchmarks.architecture --run runs/creator --output assets/architecture.png
+	$(RUN) predict.py assets/photos/portrait.jpg
+	$(RUN) -c "from PIL import Image; \
+		Image.open('predictions/portrait.png').convert('RGB').save('assets/prediction.jpg', quality=88)"
+	$(RUN) -m benchmarks.demo --picture assets/demo.jpg
+	$(RUN) -m benchmarks.architecture --run runs/creator_photo --output assets/architecture.png
 	$(RUN) -m games sheet --output assets/sliders.jpg
 	$(RUN) -m games random --count 42 --size 112 --seed 9 --output assets/characters.jpg
 
