@@ -97,6 +97,11 @@ def parse_options() -> argparse.Namespace:
         "are named and left out",
     )
     parser.add_argument(
+        "--no-macros",
+        action="store_true",
+        help="keep the embedded game's macros (Gender, Age, the origins) as the average character has them",
+    )
+    parser.add_argument(
         "--table", action="store_true", help="print the sliders, too: a table to type into the game by hand"
     )
     add_options(parser)
@@ -214,6 +219,25 @@ def predict_photos(predictor: Predictor, options: argparse.Namespace) -> tuple[l
         for one in found:
             warn_of(one, predictor)
     return seen, unreadable, without
+
+
+def macros_of(predictor: Predictor) -> list[int]:
+    """Which parameters are macros. Raises UserError where the run's game has none, or is none that is embedded."""
+    found = [i for i, parameter in enumerate(predictor.parameters) if parameter.kind == "macro"]
+    if not found or predictor.game is None:
+        raise UserError(
+            f"--no-macros keeps the macros of the embedded game neutral; {predictor.run.folder} learned a game without "
+            "them. Leave it out"
+        )
+    return found
+
+
+def without_macros(one: Seen, predictor: Predictor, macros: list[int]) -> Seen:
+    """The same face, with some parameters as the average character has them."""
+    assert predictor.game is not None  # `macros_of` has looked
+    parameters = one.prediction.parameters.copy()
+    parameters[macros] = predictor.game.average()[macros]
+    return one._replace(prediction=one.prediction._replace(parameters=parameters))
 
 
 def trust_of(one: Seen, predictor: Predictor) -> Trust:
@@ -358,8 +382,11 @@ def main() -> None:
         heads = heads_of(Path(predictor.config.data.root))
         template.fit(predictor.parameters, heads=heads, creator=predictor.creator_version)
 
+    macros = macros_of(predictor) if options.no_macros else []
+
     # Predict.
     seen, unreadable, without = predict_photos(predictor, options)
+    seen = [without_macros(one, predictor, macros) for one in seen] if macros else seen
 
     # Write.
     if seen:
