@@ -221,22 +221,27 @@ def predict_photos(predictor: Predictor, options: argparse.Namespace) -> tuple[l
     return seen, unreadable, without
 
 
-def macros_of(predictor: Predictor) -> list[int]:
-    """Which parameters are macros. Raises UserError where the run's game has none, or is none that is embedded."""
-    found = [i for i, parameter in enumerate(predictor.parameters) if parameter.kind == "macro"]
-    if not found or predictor.game is None:
+def neutral_macros(predictor: Predictor) -> dict[int, float]:
+    """Index of each macro → its value for the average character.
+
+    Raises:
+        UserError: the run's game has no macros, or is not embedded.
+    """
+    game = predictor.game
+    macros = [i for i, parameter in enumerate(predictor.parameters) if parameter.kind == "macro"]
+    if not macros or game is None:
         raise UserError(
             f"--no-macros keeps the macros of the embedded game neutral; {predictor.run.folder} learned a game without "
             "them. Leave it out"
         )
-    return found
+    average = game.average()
+    return {i: float(average[i]) for i in macros}
 
 
-def without_macros(one: Seen, predictor: Predictor, macros: list[int]) -> Seen:
-    """The same face, with some parameters as the average character has them."""
-    assert predictor.game is not None  # `macros_of` has looked
+def with_values(one: Seen, values: dict[int, float]) -> Seen:
+    """The same face, with other values of some parameters, by their index."""
     parameters = one.prediction.parameters.copy()
-    parameters[macros] = predictor.game.average()[macros]
+    parameters[list(values)] = list(values.values())
     return one._replace(prediction=one.prediction._replace(parameters=parameters))
 
 
@@ -382,11 +387,11 @@ def main() -> None:
         heads = heads_of(Path(predictor.config.data.root))
         template.fit(predictor.parameters, heads=heads, creator=predictor.creator_version)
 
-    macros = macros_of(predictor) if options.no_macros else []
+    neutral = neutral_macros(predictor) if options.no_macros else {}
 
     # Predict.
     seen, unreadable, without = predict_photos(predictor, options)
-    seen = [without_macros(one, predictor, macros) for one in seen] if macros else seen
+    seen = [with_values(one, neutral) for one in seen] if neutral else seen
 
     # Write.
     if seen:

@@ -461,16 +461,17 @@ def test_of_three_photos_the_middle_value_of_each_parameter_counts():
 
 def test_macros_stay_neutral_where_a_person_asks_for_it(predictor, face):
     one = predict.Seen(Path("a.png"), None, predictor.predict_aligned([face])[0])
-    macros = predict.macros_of(predictor)
+    neutral = predict.neutral_macros(predictor)
+    macros = list(neutral)
     assert [predictor.parameters[i].name for i in macros[:2]] == ["macrodetails/Gender", "macrodetails/Age"]
-    kept = predict.without_macros(one, predictor, macros).prediction.parameters
+    kept = predict.with_values(one, neutral).prediction.parameters
     np.testing.assert_allclose(kept[macros], predictor.game.average()[macros], atol=1e-6)
     np.testing.assert_array_equal(np.delete(kept, macros), np.delete(one.prediction.parameters, macros))
     assert not np.allclose(kept, one.prediction.parameters)
 
     another = SimpleNamespace(parameters=parse_parameters(BUILT_IN_TABLE), game=None, run=SimpleNamespace(folder="r"))
     with pytest.raises(UserError, match="--no-macros .* r learned a game without them"):
-        predict.macros_of(another)
+        predict.neutral_macros(another)
 
 
 def test_of_two_photos_the_mean_counts_as_nothing_tells_which_is_wrong():
