@@ -23,20 +23,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.photos import Mesh, Reader, load_predictors, reader_of, spearman
-from datasets.people import FOLDS, Frame, fold_of, ratios, read_frames
+from benchmarks.photos import FEWEST, Mesh, Reader, add_runs, check_runs, load_predictors, reader_of, spearman
+from datasets.people import Frame, fold_of, ratios, read_frames
 from games.game import EmbeddedGame
 from models.predictor import Predictor
 from utils.errors import UserError, run_script
 from utils.files import write_json
-from utils.pictures import read_rgb
+from utils.pictures import UnreadablePicture, read_rgb
 from utils.progress import progress
 
 #: Seed of characters that no data set is made of, and how many are read.
 _SEED, _CHARACTERS = 987_654, 200
-
-#: With fewer people than this there is nothing to correlate.
-_FEWEST = 5
 
 
 class Pair(NamedTuple):
@@ -58,23 +55,33 @@ def find_pairs(frames: Sequence[Frame], folds: Sequence[int]) -> list[Pair]:
         twin = of_name.get(name.removesuffix("_neutral") + "_smiling")
         if name.endswith("_neutral") and twin is not None:
             pairs.append(Pair(frame, twin))
-    if len(pairs) < _FEWEST:
+    if len(pairs) < FEWEST:
         raise UserError(
-            f"{len(pairs)} of the people have a photo NAME_neutral and a photo NAME_smiling; at least {_FEWEST} are "
+            f"{len(pairs)} of the people have a photo NAME_neutral and a photo NAME_smiling; at least {FEWEST} are "
             "needed"
         )
     return pairs
 
 
 def measure_people(pairs: Sequence[Pair], readers: dict[int, Reader], game: EmbeddedGame) -> dict[str, Any]:
-    """Median ρ over the ratios, of pairs in whose four pictures a face is found."""
+    """Median ρ over the ratios, of pairs in whose four pictures a face is found.
+
+    Raises:
+        UserError: fewer than five people have a face in both photos.
+    """
     # Read both photos of everybody.
     faces, parameters = [], []
     for pair in progress(iterable=pairs, desc="predicting", unit="person"):
-        both = [readers[fold_of(frame.person)](read_rgb(frame.path)) for frame in pair]
-        if None not in both:
-            faces.append([reading.face for reading in both if reading is not None])
-            parameters.append([reading.parameters for reading in both if reading is not None])
+        try:
+            readings = [readers[fold_of(frame.person)](read_rgb(frame.path)) for frame in pair]
+        except UnreadablePicture:
+            continue
+        both = [reading for reading in readings if reading is not None]
+        if len(both) == len(pair):
+            faces.append([reading.face for reading in both])
+            parameters.append([reading.parameters for reading in both])
+    if len(faces) < FEWEST:
+        raise UserError(f"a face is found in both photos of {len(faces)} people; at least {FEWEST} are needed")
 
     # Measure photos and characters by one observer.
     mesh, values = Mesh(), {}
@@ -115,14 +122,10 @@ def parse_options() -> argparse.Namespace:
     """Read the command line. Raises UserError where there are more runs than folds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, help="folder with images/ and landmarks.csv")
-    parser.add_argument("--run", type=Path, nargs="+", required=True, help="one run per fold of people")
-    parser.add_argument(
-        "--fold", type=int, choices=range(FOLDS), default=0, help="fold of the first run's people (default 0)"
-    )
+    add_runs(parser)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
-    if options.fold + len(options.run) > FOLDS:
-        raise UserError(f"{len(options.run)} runs were given from fold {options.fold} on; the last fold is {FOLDS - 1}")
+    check_runs(options)
     return options
 
 

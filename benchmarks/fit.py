@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.photos import Mesh, compare_all, print_table
+from benchmarks.photos import FEWEST, Mesh, compare_all, print_table
 from datasets.people import FOLDERS, is_frontal, people_of, ratios
 from fit_photos import COUNT, learn_fitter, look_at
 from games.game import embedded_game
@@ -24,9 +24,6 @@ from models.facemesh import IBUG
 from utils.errors import UserError, run_script
 from utils.files import write_json
 from utils.pictures import find_pictures
-
-#: With fewer people than this there is nothing to correlate.
-_FEWEST = 5
 
 
 def parse_options() -> argparse.Namespace:
@@ -57,9 +54,9 @@ def main() -> None:
     kept = np.flatnonzero(found.present & is_frontal(found.points[:, IBUG]))
     drawn = observer.characters(game, fitter.fit(found.points[kept]))
     seen = np.isfinite(drawn).all((1, 2))
-    if len(set(people[kept[seen]])) < _FEWEST:
+    if len(set(people[kept[seen]])) < FEWEST:
         raise UserError(
-            f"{options.photos} shows fewer than {_FEWEST} people from the front; there is nothing to correlate"
+            f"{options.photos} shows fewer than {FEWEST} people from the front; there is nothing to correlate"
         )
 
     # Compare.

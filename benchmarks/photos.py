@@ -53,7 +53,7 @@ _DRAWS = 2000
 _PARTINGS = 200
 
 #: With fewer people than this there is nothing to correlate.
-_FEWEST = 5
+FEWEST = 5
 
 #: Side of the aligned faces whose gradients are read, pixels.
 _GRADIENTS_SIZE = 128
@@ -379,9 +379,9 @@ def measure(
     looked_at = [look_at(frames, reader, fold=fold, observer=observer) for fold, reader in readers.items()]
     seen = [of_fold for of_fold in looked_at if of_fold.frames]
     people = np.array([frame.person for of_fold in seen for frame in of_fold.frames])
-    if len(set(people)) < _FEWEST:
+    if len(set(people)) < FEWEST:
         raise UserError(
-            f"only {len(set(people))} held-out people have a frontal frame with a face; at least {_FEWEST} are needed"
+            f"only {len(set(people))} held-out people have a frontal frame with a face; at least {FEWEST} are needed"
         )
 
     # Compare.
@@ -402,9 +402,9 @@ def _without_unseen(by_frame: dict[str, np.ndarray], people: np.ndarray) -> tupl
     whole = np.all([np.isfinite(values).all(0) for values in by_frame.values()], axis=0)
     if not whole.all():
         print(f"{(~whole).sum()} of {len(whole)} frames are left out: no face is seen in their characters")
-    if len(set(people[whole])) < _FEWEST:
+    if len(set(people[whole])) < FEWEST:
         raise UserError(
-            f"the observer sees a face in the characters of {len(set(people[whole]))} people; at least {_FEWEST} are "
+            f"the observer sees a face in the characters of {len(set(people[whole]))} people; at least {FEWEST} are "
             "needed. --annotated measures by a table of points and by the game's geometry"
         )
     return {key: values[:, whole] for key, values in by_frame.items()}, people[whole]
@@ -427,7 +427,7 @@ def compare_all(by_frame: dict[str, np.ndarray], people: np.ndarray) -> tuple[li
 
     # What stands beside them.
     beside = {key: spearman(photo, of_people) for key, of_people in values.items()}
-    if (np.unique(people, return_counts=True)[1] > 1).sum() >= _FEWEST:
+    if (np.unique(people, return_counts=True)[1] > 1).sum() >= FEWEST:
         beside["halves"] = halves(by_frame["photo"], people, rng)
     for key, rhos in beside.items():
         for row, rho in zip(rows, rhos.tolist(), strict=True):
@@ -477,10 +477,8 @@ def print_table(result: dict[str, Any]) -> None:
     print(f"{'median':14s} {result['median_rho']:6.2f}  {low:6.2f} … {high:5.2f}  {'':6s}{further}")
 
 
-def parse_options() -> argparse.Namespace:
-    """Read the command line. Raises UserError where there are more runs than folds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True, help="folder with images/ and landmarks.csv")
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """Add --run and --fold: runs, and the people that they did not learn from."""
     parser.add_argument(
         "--run",
         type=Path,
@@ -491,6 +489,22 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--fold", type=int, choices=range(FOLDS), default=0, help="which fifth of the people is left out (default 0)"
     )
+
+
+def check_runs(options: argparse.Namespace) -> None:
+    """Raise UserError where there are more runs than folds."""
+    if options.fold + len(options.run) > FOLDS:
+        raise UserError(
+            f"{len(options.run)} runs were given from fold {options.fold} on; expected one per fold, and the last "
+            f"fold is {FOLDS - 1}"
+        )
+
+
+def parse_options() -> argparse.Namespace:
+    """Read the command line. Raises UserError where there are more runs than folds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="folder with images/ and landmarks.csv")
+    add_runs(parser)
     parser.add_argument("--aligned", type=Path, help="what face_alignment.py made of the photos")
     parser.add_argument("--data", type=Path, help="data set of the game, to fit characters: pictures of 128 px or more")
     parser.add_argument(
@@ -498,11 +512,7 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
-    if options.fold + len(options.run) > FOLDS:
-        raise UserError(
-            f"{len(options.run)} runs were given from fold {options.fold} on; expected one per fold, and the last "
-            f"fold is {FOLDS - 1}"
-        )
+    check_runs(options)
     return options
 
 

@@ -106,10 +106,7 @@ def test_an_unfinished_run_is_not_released(copy, tmp_path):
 
 # --- the pretrained run ---------------------------------------------------------------------------
 
-needs_pretrained = pytest.mark.skipif(not PRETRAINED.is_dir(), reason="assets/pretrained is missing")
 
-
-@needs_pretrained
 def test_the_pretrained_run_is_whole_small_and_of_the_game_that_is_drawn_here():
     files = [path for path in PRETRAINED.rglob("*") if path.is_file()]
     sizes = {path.relative_to(PRETRAINED).as_posix(): path.stat().st_size for path in files}
@@ -123,7 +120,6 @@ def test_the_pretrained_run_is_whole_small_and_of_the_game_that_is_drawn_here():
     assert set(predictor.test_r2) == set(default_game().names)
 
 
-@needs_pretrained
 @pytest.mark.parametrize("name", ["portrait.jpg", "portrait_smiling.jpg"])
 def test_the_pretrained_run_predicts_the_photos_that_come_with_the_code(name, tmp_path):
     """As README.md begins; one face is found, and it is no stranger to a run that learned photos."""
