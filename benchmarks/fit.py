@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.photos import FEWEST, Mesh, compare_all, print_table
 from datasets.people import FOLDERS, is_frontal, people_of, ratios
 from fit_photos import COUNT, learn_fitter, look_at
+from games.fit import emphasised
 from games.game import embedded_game
 from games.writer import manifest_version
 from models.facemesh import IBUG
@@ -52,7 +53,9 @@ def main() -> None:
     fitter = learn_fitter(observer.network, options.data, count=options.count)
     found = look_at(observer.network, paths, f"looking at {options.photos}")
     kept = np.flatnonzero(found.present & is_frontal(found.points[:, IBUG]))
-    drawn = observer.characters(game, fitter.fit(found.points[kept]))
+    fits = fitter.fit(found.points[kept])
+    fits = emphasised(fits, fitter.emphasis(fits, found.points[kept]))
+    drawn = observer.characters(game, fits)
     seen = np.isfinite(drawn).all((1, 2))
     if len(set(people[kept[seen]])) < FEWEST:
         raise UserError(

@@ -94,6 +94,26 @@ class Fitter:
         found = np.array([lsq_linear(self._root, target, (0, 1), method="bvls").x for target in targets])
         return found.reshape(-1, len(self.average))
 
+    def emphasis(self, parameters: np.ndarray, points: np.ndarray) -> float:
+        """How many times as far from their mean fitted characters must lie to differ as much as the people do.
+
+        A fit stays near the average where points say little, so fitted characters resemble each other more than people
+        do. The order of people is kept, the amount is lost. The factor is the one with which the expected points
+        explain the seen ones best (least squares, both about their means).
+
+        Args:
+            parameters: (N, P) fitted to the points, or shared among the fits of a person.
+            points: (N, K, 2) of these photos.
+
+        Returns:
+            A factor from 1 on; 1 where all characters are the same.
+        """
+        expected = (parameters - parameters.mean(0)) @ self._map
+        seen = self._shapes(points)
+        seen -= seen.mean(0)
+        size = float(np.square(expected).sum())
+        return max(1.0, float((expected * seen).sum()) / size) if size else 1.0
+
     def expected(self, parameters: np.ndarray) -> np.ndarray:
         """Points (N, K, 2) that the observer should see of characters (N, P), brought onto the mean face."""
         return (parameters @ self._map + self._constant).reshape(len(parameters), -1, 2)
@@ -113,6 +133,12 @@ class Fitter:
         """Points (N, K, 2) brought onto the mean face, as rows (N, 2K)."""
         moved = transform_points(similarity_transform(points, self._mean_face), points)
         return moved.reshape(len(points), -1)
+
+
+def emphasised(parameters: np.ndarray, factor: float) -> np.ndarray:
+    """Parameters (N, P) in [0, 1], `factor` times as far from their mean, and no further than the range goes."""
+    mean = parameters.mean(0)
+    return np.clip(mean + factor * (parameters - mean), 0, 1)
 
 
 def _as_if_left_out(residuals: np.ndarray, *, parameters: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from games.fit import SHOWN, Fitter, Seen, shrunk_covariance
+from games.fit import SHOWN, Fitter, Seen, emphasised, shrunk_covariance
 from utils.errors import UserError
 
 POINTS, SLIDERS, HIDDEN = 40, 6, 5
@@ -95,3 +95,18 @@ def test_a_covariance_of_few_rows_can_be_inverted_and_that_of_many_is_the_sample
     few, many = (shrunk_covariance(rng.normal(0, deviations, (count, 12))) for count in (6, 20_000))
     assert np.linalg.eigvalsh(few)[0] > 0.01
     np.testing.assert_allclose(many, np.diag(deviations**2), atol=0.3)
+
+
+def test_emphasised_fits_differ_as_much_as_the_people_do():
+    fitter = Fitter(characters(300, 20.0), characters(50, 20.0, 1))
+    held_out = characters(400, 20.0, 2)
+    fits = fitter.fit(held_out.points)
+    factor = fitter.emphasis(fits, held_out.points)
+    assert factor > 1.3
+    shown = np.delete(np.arange(SLIDERS), HIDDEN)
+    for of, low, high in ((fits, 0, 0.8), (emphasised(fits, factor), 0.9, 1.1)):
+        slopes = [np.polyfit(held_out.parameters[:, i], of[:, i], 1)[0] for i in shown]
+        assert low < np.mean(slopes) < high
+    same = np.full((3, SLIDERS), 0.4)
+    assert fitter.emphasis(same, held_out.points[:3]) == 1
+    np.testing.assert_array_equal(emphasised(np.array([[0.1], [0.5], [0.9]]), 2.0), [[0], [0.5], [1]])

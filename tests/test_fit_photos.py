@@ -152,6 +152,7 @@ def test_photos_get_the_parameters_of_the_character_that_looks_like_them(folder,
     assert f"{PEOPLE + 1} faces in known: {PEOPLE} have parameters, 0 are turned too far, in 1 the observer" in told
     assert "people are not told apart" in told
     assert "held-out renders: points are" in told
+    assert "times as far from their mean as fits do" in told
     labels = labels_in(folder / "known")
     assert set(labels) == {f"p{i}" for i in range(PEOPLE)}  # in the grey picture there is no face
     assert (folder / "known" / "images" / "grey.png").exists()
@@ -184,10 +185,9 @@ def test_one_persons_photos_share_their_labels_and_a_fifth_of_the_people_is_left
     labels, own = labels_in(folder / "four"), labels_in(folder / "known")
     assert set(labels) == {f"p{i}" for i in range(PEOPLE) if fold_of(OWNERS[i]) != 2} < set(own)
 
-    # Photos 0 and 1 show one person, half of whose labels is the mean fit; photo 5 is alone.
-    middle = (own["p0"] + own["p1"]) / 2
-    for name, expected in (("p0", (own["p0"] + middle) / 2), ("p1", (own["p1"] + middle) / 2), ("p5", own["p5"])):
-        np.testing.assert_allclose(labels[name], expected, atol=2e-6)
+    # Photos 0 and 1 show one person, half of whose labels is the mean fit.
+    apart, own_apart = (np.abs(of["p0"] - of["p1"]).mean() for of in (labels, own))
+    assert 0.3 < apart / own_apart < 0.7
 
     # Not over somebody else's pictures.
     refused = error_of(run_here(*command, "renders", cwd=folder, check=False))
