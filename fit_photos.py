@@ -12,8 +12,9 @@ Writes  OUTPUT/images/         these faces
         OUTPUT/photos.csv      name, status: fitted, turned (too far from the front), no_face (the observer finds none)
         OUTPUT/labels.json     parameters of the fitted ones; written last
 
-One observer, a network that finds the points of a face (models/facemesh.py), looks at the game's renders and at the
-photos. From the renders it is learned how parameters move its points; how well that works is printed. A photo's fit is
+One observer, a network that finds the points of a face (models/facemesh.py), looks at the game's characters and at the
+photos. From the characters it is learned how parameters move its points; how well that works is printed. The embedded
+game's are drawn anew, all in one look; of another game the renders in DATA are looked at. A photo's fit is
 the character whose points are nearest to the photo's. Where people are told apart, a photo's label is the middle
 between its own fit and the mean of its person's fits: an expression is no shape. Without, it is the photo's own fit.
 Fits resemble each other more than people do, so labels lie further from their common mean: by the factor with which
@@ -34,7 +35,7 @@ from datasets.names import SPLITS
 from datasets.people import FOLDERS, FOLDS, LEARNED, fold_of, is_frontal, people_of
 from datasets.photos import Status, check_photos, names_of, write_photos
 from games.fit import Fitter, Seen, emphasised
-from games.game import embedded_game
+from games.game import EmbeddedGame, embedded_game
 from games.parameters import read_parameters
 from games.writer import manifest_version
 from models.facemesh import IBUG, POINTS, FaceMesh, Meshes
@@ -55,13 +56,6 @@ _SMALLEST = 128
 
 #: Pictures in memory at a time.
 _BLOCK = 64
-
-
-class Renders(NamedTuple):
-    """A data set as the observer sees it; pictures in which it finds no face are left out."""
-
-    images: dict[str, Seen]  #: split → renders
-    variants: Seen | None  #: of split test: they serve the report alone; None without variants
 
 
 class Photos(NamedTuple):
@@ -93,39 +87,62 @@ def _read(path: Path) -> np.ndarray | None:
         return None
 
 
-def look_at_renders(mesh: FaceMesh, root: Path, count: int) -> Renders:
-    """Look at `count` characters of a data set, evenly spread over it.
+def look_at_characters(mesh: FaceMesh, game: EmbeddedGame, parameters: np.ndarray) -> Meshes:
+    """The meshes of characters (N, P), drawn in the neutral look."""
+    found = [Meshes(np.empty((0, POINTS, 2)), np.empty(0))]
+    for first in progress(iterable=range(0, len(parameters), _BLOCK), desc="drawing characters", unit="block"):
+        found.append(mesh.find_aligned([game.picture(row) for row in parameters[first : first + _BLOCK]]))
+    return Meshes(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+class Characters:
+    """Some characters of a data set, evenly spread over it.
+
+    Args:
+        root: in the HS_FACE layout, pictures of 128 pixels or more.
+        count: how many of them.
 
     Raises:
         UserError: no data set, no labels, or its pictures are too small.
     """
-    labels, parts = read_labels(root), find_parts(root)
-    parameters = dict(zip(labels.names, labels.values.astype(np.float64), strict=True))
-    names = [name for name in parts["images"] if name in parameters]
-    names = names[:: max(1, len(names) // count)][:count]
-    split = read_splits(root, names)
-    _check_size(root, [parts["images"][name] for name in names])
 
-    def seen_in(part: str, splits: Sequence[str]) -> dict[str, Seen]:
-        files = parts[part]
-        of_part = [name for name in names if name in files and split.get(name) in splits]
-        found = look_at(mesh, [files[name] for name in of_part], f"looking at {root / part}")
-        if of_part:
-            print(f"a face was found in {found.present.mean():.1%} of {len(of_part)} pictures of {root / part}")
-        return {
-            which: _seen(found, parameters, [name if split[name] == which else "" for name in of_part])
-            for which in splits
-        }
+    def __init__(self, root: Path, count: int) -> None:
+        self.root, self.game = root, embedded_game(manifest_version(root))
+        labels, self.parts = read_labels(root), find_parts(root)
+        self._parameters = dict(zip(labels.names, labels.values.astype(np.float64), strict=True))
 
-    images = seen_in("images", SPLITS)
-    return Renders(images, seen_in("aug_images", ["test"])["test"] if "aug_images" in parts else None)
+        names = [name for name in self.parts["images"] if name in self._parameters]
+        names = names[:: max(1, len(names) // count)][:count]
+        split = read_splits(root, names)
+        self._names = {which: [name for name in names if split.get(name) == which] for which in SPLITS}
+        _check_size(root, [self.parts["images"][name] for name in names])
 
+    def see(self, mesh: FaceMesh, split: str) -> Seen:
+        """The characters of a split, for learning what parameters do to points.
 
-def _seen(found: Meshes, parameters: dict[str, np.ndarray], names: list[str]) -> Seen:
-    """Those of the pictures that show a face and have a name."""
-    rows = [i for i, name in enumerate(names) if name and found.present[i]]
-    known = np.array([parameters[names[i]] for i in rows])
-    return Seen(found.points[rows], known.reshape(len(rows), len(next(iter(parameters.values())))))
+        Characters of the embedded game are drawn anew in its neutral look, so that nothing but the parameters moves
+        their points. Of another game the renders are looked at as they are.
+        """
+        if self.game is None:
+            return self.see_pictures(mesh, "images", split)
+        names = self._names[split]
+        return self._seen(names, look_at_characters(mesh, self.game, self._rows(names)))
+
+    def see_pictures(self, mesh: FaceMesh, part: str, split: str) -> Seen:
+        """The pictures of a split in a part of the data set; in how many there is a face is printed."""
+        files = {name: path for name in self._names[split] if (path := self.parts[part].get(name)) is not None}
+        found = look_at(mesh, list(files.values()), f"looking at {self.root / part}")
+        if files:
+            print(f"a face was found in {found.present.mean():.1%} of {len(files)} pictures of {self.root / part}")
+        return self._seen(list(files), found)
+
+    def _seen(self, names: list[str], found: Meshes) -> Seen:
+        """Those that show a face."""
+        return Seen(found.points[found.present], self._rows(names)[found.present])
+
+    def _rows(self, names: list[str]) -> np.ndarray:
+        width = len(next(iter(self._parameters.values())))
+        return np.array([self._parameters[name] for name in names]).reshape(len(names), width)
 
 
 def _check_size(root: Path, paths: list[Path]) -> None:
@@ -147,20 +164,24 @@ def learn_fitter(mesh: FaceMesh, root: Path, *, count: int = COUNT) -> Fitter:
     """What parameters do to the points that the observer sees, learned from a data set; how well is printed.
 
     Raises:
-        UserError: as `look_at_renders`, or too few faces.
+        UserError: as `Characters`, or too few faces.
     """
-    renders = look_at_renders(mesh, root, count)
-    game = embedded_game(manifest_version(root))
-    average = None if game is None else game.average()
-    fitter = Fitter(renders.images["train"], renders.images["val"], average=average)
-    for title, test in (("renders", renders.images["test"]), ("variants", renders.variants)):
-        if test is not None and len(test.points):
-            print(describe(fitter, test, title))
+    characters = Characters(root, count)
+    average = None if characters.game is None else characters.game.average()
+    fitter = Fitter(characters.see(mesh, "train"), characters.see(mesh, "val"), average=average)
+
+    if characters.game is not None:
+        print(describe(fitter, characters.see(mesh, "test"), "characters in the neutral look"))
+    for part, title in (("images", "renders"), ("aug_images", "variants")):
+        if part in characters.parts:
+            print(describe(fitter, characters.see_pictures(mesh, part, "test"), title))
     return fitter
 
 
 def describe(fitter: Fitter, test: Seen, title: str) -> str:
     """How well held-out pictures of a kind are explained, for people."""
+    if not len(test.points):
+        return f"no held-out {title}"
     report = fitter.report(test)
     shown = report.rho[fitter.shown]
     rho = float(shown.mean()) if len(shown) else 0.0

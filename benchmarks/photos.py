@@ -34,10 +34,10 @@ from scipy.stats import rankdata
 
 from datasets.people import FOLDS, LEARNED, Frame, fold_of, is_frontal, ratios, read_annotations, read_frames
 from datasets.pictures import decode
-from fit_photos import learn_fitter
+from fit_photos import learn_fitter, look_at_characters
 from games.fit import Fitter
 from games.game import EmbeddedGame
-from models.facemesh import IBUG, FaceMesh
+from models.facemesh import IBUG, FaceMesh, Meshes
 from models.predictor import NoFace, Predictor
 from utils.alignment import TEMPLATE_SIZE
 from utils.errors import UserError, run_script
@@ -110,16 +110,12 @@ class Mesh:
         self.network = FaceMesh()
 
     def people(self, frames: Sequence[Frame], faces: Sequence[np.ndarray]) -> np.ndarray:
-        return self._landmarks(faces)
+        return self._landmarks(self.network.find_aligned(faces))
 
     def characters(self, game: EmbeddedGame, parameters: np.ndarray) -> np.ndarray:
-        found = [np.empty((0, 68, 2))]
-        for i in progress(iterable=range(0, len(parameters), _BLOCK), desc="drawing characters", unit="block"):
-            found.append(self._landmarks([game.picture(row) for row in parameters[i : i + _BLOCK]]))
-        return np.concatenate(found)
+        return self._landmarks(look_at_characters(self.network, game, parameters))
 
-    def _landmarks(self, faces: Sequence[np.ndarray]) -> np.ndarray:
-        found = self.network.find_aligned(faces)
+    def _landmarks(self, found: Meshes) -> np.ndarray:
         return np.where(found.present[:, None, None], found.points[:, IBUG], np.nan)
 
 

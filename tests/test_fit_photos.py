@@ -11,7 +11,7 @@ import pytest
 from benchmarks.photos import Mesh
 from datasets.people import FOLDERS, fold_of, people_of, ratios
 from datasets.photos import check_photos, names_of
-from fit_photos import look_at_renders, shared, statuses_of
+from fit_photos import Characters, shared, statuses_of
 from games.game import default_game
 from games.parameters import parse_parameters
 from games.writer import DataSet, write_data_set
@@ -58,7 +58,7 @@ def test_what_cannot_be_fitted_is_refused_before_anybody_looks(smoke, tmp_path):
 
 def test_renders_that_are_too_small_to_see_are_refused(smoke):
     with pytest.raises(UserError, match="holds pictures of 32 pixels; the observer needs 128 or more"):
-        look_at_renders(None, smoke / "data" / "smoke", 100)
+        Characters(smoke / "data" / "smoke", 100)
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
@@ -151,7 +151,8 @@ def labels_in(root: Path) -> dict[str, np.ndarray]:
 def test_photos_get_the_parameters_of_the_character_that_looks_like_them(folder, told):
     assert f"{PEOPLE + 1} faces in known: {PEOPLE} have parameters, 0 are turned too far, in 1 the observer" in told
     assert "people are not told apart" in told
-    assert "held-out renders: points are" in told
+    for title in ("characters in the neutral look", "renders"):
+        assert f"held-out {title}: points are" in told
     assert "times as far from their mean as fits do" in told
     labels = labels_in(folder / "known")
     assert set(labels) == {f"p{i}" for i in range(PEOPLE)}  # in the grey picture there is no face
