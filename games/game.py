@@ -46,9 +46,7 @@ class LookNumber(NamedTuple):
     """One of the numbers that describe a look."""
 
     name: str
-    is_share: bool = (
-        False  #: how sure a class is, such as bald, from 0 to 1; otherwise a quantity, such as a colour's red
-    )
+    is_colour: bool = False  #: a channel of a colour; otherwise an amount, or from 0 to 1 how sure a class is (bald)
 
 
 class Appearance(NamedTuple):

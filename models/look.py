@@ -17,7 +17,7 @@ from utils.metrics import ridge
 #: Where skin is bare on an aligned face, as shares of its side: left, right, top, bottom of both cheeks, and forehead.
 _BARE = ((0.34, 0.42, 0.55, 0.62), (0.58, 0.66, 0.55, 0.62), (0.42, 0.58, 0.26, 0.32))
 
-#: A quantity's spread over characters is restored by this factor at most: beyond, noise would be magnified.
+#: A colour's contrast is restored by this factor at most: beyond it noise would be magnified.
 _MOST_CONTRAST = 1.6
 
 
@@ -48,8 +48,8 @@ class LookReader:
     ) -> "LookReader":
         """Learn from characters by ridge regression; its strength is the one with the least squared error on `val`.
 
-        A regression draws what it is not sure of towards the mean, and everybody would have brown hair. So quantities
-        are spread again, about their mean, as widely as characters are. Shares of classes stay as they are.
+        A regression draws what it is not sure of towards the mean, and nobody would be blond. So colours are spread
+        about their mean until a character of a colour is read as that colour on average. Other numbers stay unchanged.
 
         Args:
             table: of the L numbers.
@@ -62,10 +62,11 @@ class LookReader:
         for source, (latents, expected) in val.items():
             r2[source] = dict(zip(names, _r2(expected, latents @ weights + bias), strict=True))
 
-        # Contrast.
-        read, mean = x @ weights + bias, truth.mean(0)
-        contrast = np.clip(y.std(0) / np.maximum(read.std(0), 1e-6), 1, _MOST_CONTRAST)
-        contrast[[number.is_share for number in table]] = 1
+        # Contrast: the inverse of the slope of what is read over what is true.
+        mean = truth.mean(0)
+        contrast = np.ones(len(table))
+        colours = [number.is_colour for number in table]
+        contrast[colours] = _contrast(y[:, colours], x @ weights[:, colours])
         weights, bias = weights * contrast, mean + (bias - mean) * contrast
         return cls(names, torch.from_numpy(weights), torch.from_numpy(bias), r2)
 
@@ -92,6 +93,13 @@ class LookReader:
 def _joined(pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     latents, numbers = zip(*pairs.values(), strict=True)
     return np.concatenate(latents), np.concatenate(numbers)
+
+
+def _contrast(truth: np.ndarray, read: np.ndarray) -> np.ndarray:
+    """The factor (K,) by which numbers (N, K) that were read have to be spread, from 1 to `_MOST_CONTRAST`."""
+    truth = truth - truth.mean(0)
+    slope = (truth * (read - read.mean(0))).sum(0) / np.maximum(np.square(truth).sum(0), 1e-12)
+    return np.clip(1 / np.maximum(slope, 1e-6), 1, _MOST_CONTRAST)
 
 
 def _r2(truth: np.ndarray, read: np.ndarray) -> list[float]:

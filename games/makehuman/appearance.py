@@ -22,18 +22,21 @@ _LONG, _TIED, _FULL_BEARDS = ("bob", "long", "waves", "fringe"), ("tied",), ("fu
 
 #: What the numbers of a look say, in their order.
 TABLE = (
-    *(LookNumber(f"hair {channel}") for channel in ("red", "green", "blue")),
-    *(LookNumber(name, is_share=True) for name in HAIR),
-    *(LookNumber(f"beard {name}", is_share=True) for name in BEARDS),
+    *(LookNumber(f"hair {channel}", is_colour=True) for channel in ("red", "green", "blue")),
+    *(LookNumber(name) for name in HAIR),
+    *(LookNumber(f"beard {name}") for name in BEARDS),
     LookNumber("stubble"),
     *(LookNumber(f"brow {name}") for name in ("thickness", "arch", "density")),
-    *(LookNumber(f"iris {channel}") for channel in ("red", "green", "blue")),
+    *(LookNumber(f"iris {channel}", is_colour=True) for channel in ("red", "green", "blue")),
     LookNumber("wrinkles"),
 )
 
-#: Another class than short hair, or than no beard, is drawn where its share exceeds this: a wrong beard or a bald head
-#: changes a person more than a missing one.
-_SURE = 0.5
+#: Another class than short hair, or than no beard, is drawn where its share exceeds this: a beard or a bald head that a
+#: person has not changes the person more than a missing one. Tied hair differs little from short hair.
+_SURE = {"bald": 0.6, "tied": 0.4, "long": 0.6, "full": 0.6, "goatee": 0.6, "moustache": 0.6}
+
+#: What a beard that is not sure enough leaves: stubble, in proportion to how sure it is.
+_TRACE = 0.6
 
 #: How far a channel of a skin colour may lie from the game's own skins: a lamp or a camera tints a photo more.
 _TINT = 0.04
@@ -67,6 +70,7 @@ def look_of(appearance: Appearance, neutral: Look) -> Look:
     values = np.split(np.asarray(appearance.numbers, float), np.cumsum([3, len(HAIR), len(BEARDS), 1, 3, 3]))
     hair_colour, hair_shares, beard_shares, stubble, brow, iris, wrinkles = values
     hair, beard = _chosen(HAIR, hair_shares, instead="short"), _chosen(BEARDS, beard_shares, instead="none")
+    trace = 0.0 if BEARDS[beard] else _TRACE * (1 - beard_shares[0])
     thickness, arch, density = np.clip(brow, *_BROWS).tolist()
     return replace(
         neutral,
@@ -75,7 +79,7 @@ def look_of(appearance: Appearance, neutral: Look) -> Look:
         bald=hair == "bald",
         hair_colour=_within(hair_colour, looks.HAIR_COLOURS),
         beard=BEARDS[beard],
-        stubble=float(np.clip(stubble[0], 0, 0.6)),
+        stubble=float(np.clip(max(stubble[0], trace), 0, 0.6)),
         brow=(thickness, arch, density),
         iris=_within(iris, looks.IRIS_COLOURS),
         wrinkles=float(np.clip(wrinkles[0], 0, 1)),
@@ -119,9 +123,10 @@ def nearest_skin(colour: np.ndarray) -> np.ndarray:
 
 
 def _chosen(classes: dict[str, str], shares: np.ndarray, *, instead: str) -> str:
-    """The class with the largest share, or `instead` where that share is not sure."""
+    """The class with the largest share, or `instead` where that share is not sure enough."""
     best = int(np.argmax(shares))
-    return list(classes)[best] if shares[best] > _SURE else instead
+    name = list(classes)[best]
+    return name if shares[best] > _SURE.get(name, 0) else instead
 
 
 def _within(colour: np.ndarray, palette: np.ndarray) -> np.ndarray:
