@@ -316,8 +316,9 @@ class Trainer:
         Looks are no parameters; the pictures of predicted characters show them. The standardiser is all of the network
         that is needed, so this comes before training.
         """
-        game = embedded_game((self.table.meta["creator"] or {}).get("creator"))
-        if self.look is not None or game is None or not game.look_table:
+        manifest = self.table.meta["creator"] or {}
+        game = embedded_game(manifest.get("creator"))
+        if self.look is not None or game is None or not {"seed", "distribution"} <= manifest.keys():
             return
         train = self.look_pairs("train", min(_LOOKS, self.renders // 2), game)
         val = self.look_pairs("val", _VAL_LOOKS, game)
@@ -452,7 +453,8 @@ def write_results(trainer: Trainer) -> None:
     if table.has_variant[test].any():
         found["test_aug_images"] = trainer.evaluate("test", source="aug_images")
     reference, strength = baselines(trainer)
-    look = {} if trainer.look is None else {"look": trainer.look.r2}
+    reader = LookReader.of(content.get("look"))
+    look = {} if reader is None else {"look": reader.r2}
 
     # Write.
     run = describe_run(trainer) | {"best_epoch": content["epoch"], "ridge_strength": strength}
@@ -464,8 +466,8 @@ def write_results(trainer: Trainer) -> None:
     )
     write_picture(trainer.stage.report, recovery_report(recovery, title))
     print_results(found, reference)
-    if trainer.look is not None:
-        print(trainer.look.summary())
+    if reader is not None:
+        print(reader.summary())
     folder = Run.of(trainer.config).folder
     print(f"{trainer.stage.metrics}\n{trainer.stage.report}\nnext: python predict.py PHOTO --run {folder}")
 

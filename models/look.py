@@ -32,7 +32,7 @@ class LookReader:
     """
 
     def __init__(
-        self, names: Sequence[str], weights: Tensor, bias: Tensor, r2: dict[str, dict[str, float]] | None = None
+        self, names: Sequence[str], weights: Tensor, bias: Tensor, r2: dict[str, dict[str, float | None]] | None = None
     ) -> None:
         self.names, self.weights, self.bias, self.r2 = list(names), weights.float(), bias.float(), r2 or {}
 
@@ -62,10 +62,11 @@ class LookReader:
         for source, (latents, expected) in val.items():
             r2[source] = dict(zip(names, _r2(expected, latents @ weights + bias), strict=True))
 
-        # Contrast: the inverse of the slope of what is read over what is true.
+        # Contrast: the inverse of the slope of what is read over what is true. Photos are more like variants.
         mean = truth.mean(0)
         contrast = np.ones(len(table))
         colours = [number.is_colour for number in table]
+        x, y = val.get("aug_images", (x, y))
         contrast[colours] = _contrast(y[:, colours], x @ weights[:, colours])
         weights, bias = weights * contrast, mean + (bias - mean) * contrast
         return cls(names, torch.from_numpy(weights), torch.from_numpy(bias), r2)
@@ -75,7 +76,8 @@ class LookReader:
         figures = []
         for source, words in (("images", "renders"), ("aug_images", "variants")):
             if source in self.r2:
-                figures.append(f"{np.nanmean(list(self.r2[source].values())):.2f} on {words}")
+                known = [value for value in self.r2[source].values() if value is not None]
+                figures.append(f"{np.mean(known):.2f} on {words}")
         return f"look (hair, beard, eyes; of pictures, no parameters): mean R² {', '.join(figures)} of val"
 
     # --- in a checkpoint --------------------------------------------------------------------------
@@ -102,11 +104,13 @@ def _contrast(truth: np.ndarray, read: np.ndarray) -> np.ndarray:
     return np.clip(1 / np.maximum(slope, 1e-6), 1, _MOST_CONTRAST)
 
 
-def _r2(truth: np.ndarray, read: np.ndarray) -> list[float]:
-    """R² of each of L numbers (N, L); NaN for one that does not vary."""
+def _r2(truth: np.ndarray, read: np.ndarray) -> list[float | None]:
+    """R² of each of L numbers (N, L), to four decimals; None for one that does not vary."""
     error, spread = np.square(truth - read).mean(0), truth.var(0)
-    varies = spread > 1e-12
-    return np.where(varies, 1 - error / np.where(varies, spread, 1), np.nan).tolist()
+    found: list[float | None] = []
+    for missed, width in zip(error.tolist(), spread.tolist(), strict=True):
+        found.append(round(1 - missed / width, 4) if width > 1e-12 else None)
+    return found
 
 
 def skin_colour(face: np.ndarray) -> np.ndarray:

@@ -38,8 +38,8 @@ _SURE = {"bald": 0.6, "tied": 0.4, "long": 0.6, "full": 0.6, "goatee": 0.6, "mou
 #: What a beard that is not sure enough leaves: stubble, in proportion to how sure it is.
 _TRACE = 0.6
 
-#: How far a channel of a skin colour may lie from the game's own skins: a lamp or a camera tints a photo more.
-_TINT = 0.04
+#: How far a channel of a skin colour may lie from the game's own skins, as a share of it: cameras and lamps tint more.
+_TINT = 0.06
 
 #: The lowest and the highest that the game draws of a brow's thickness, arch and density.
 _BROWS = ((0.2, -0.3, 0.6), (0.95, 0.9, 0.95))
@@ -119,7 +119,7 @@ def nearest_skin(colour: np.ndarray) -> np.ndarray:
     place = np.linspace(0, len(palette) - 1, 501)
     skins = np.stack([np.interp(place, np.arange(len(palette)), channel) for channel in palette.T], 1)
     nearest = skins[np.argmin(np.square(skins - colour).sum(1))]
-    return nearest + np.clip(colour - nearest, -_TINT, _TINT)
+    return np.clip(colour, nearest * (1 - _TINT), nearest * (1 + _TINT))
 
 
 def _chosen(classes: dict[str, str], shares: np.ndarray, *, instead: str) -> str:
