@@ -119,7 +119,8 @@ def nearest_skin(colour: np.ndarray) -> np.ndarray:
     place = np.linspace(0, len(palette) - 1, 501)
     skins = np.stack([np.interp(place, np.arange(len(palette)), channel) for channel in palette.T], 1)
     nearest = skins[np.argmin(np.square(skins - colour).sum(1))]
-    return np.clip(colour, nearest * (1 - _TINT), nearest * (1 + _TINT))
+    tint = np.asarray(colour) / nearest - 1
+    return nearest * (1 + tint * min(1.0, _TINT / max(float(np.abs(tint).max()), 1e-9)))
 
 
 def _chosen(classes: dict[str, str], shares: np.ndarray, *, instead: str) -> str:
