@@ -19,8 +19,11 @@ import torch
 from torch import Tensor
 
 from datasets.latents import AS_IT_IS, MIRRORED, MOVED, LatentTable, digests_of_labels, read_table
+from datasets.looks import looks_of
 from datasets.sources import describe_data
+from games.game import EmbeddedGame, embedded_game
 from games.parameters import Parameter
+from models.look import LookReader
 from models.predictor import load_encoder
 from models.regressor import Regressor
 from utils import checkpoint
@@ -50,6 +53,10 @@ _PHOTO_FRACTION = 0.25
 
 #: Fraction of the faces of a step that the misalignment head sees moved; the others lie as alignment put them.
 _MOVED_FRACTION = 0.75
+
+#: Training and validation faces at most whose looks are drawn again for the look reader: it needs no more, and a
+#: character takes a millisecond. It takes at most half of the training faces, so that a small run stays quick.
+_LOOKS, _VAL_LOOKS = 8000, 1000
 
 #: Rows that are predicted at a time.
 _BLOCK = 2048
@@ -96,12 +103,18 @@ class Trainer:
         self.photos_per_step = max(1, round(_PHOTO_FRACTION * self.batch_size)) if self.photos else 0
         self.steps_per_epoch = self.renders // self.batch_size
         self.epoch, self.best, self.seconds = 0, -math.inf, 0.0
+        self.look: LookReader | None = None
 
     @property
     def scores_variants(self) -> bool:
         """Whether the best checkpoint is chosen by variants too: what training reads, it is chosen by."""
         has_variant = self.table.has_variant[self.table.of("val")]
         return self.settings.variant_prob > 0 and bool(has_variant.any())
+
+    @property
+    def views(self) -> list[str]:
+        """The views that a prediction is the mean of."""
+        return [AS_IT_IS, MIRRORED] if self.config.latents.mirrored else [AS_IT_IS]
 
     @property
     def learns_photos(self) -> bool:
@@ -146,6 +159,7 @@ class Trainer:
             "parameters": [list(p) for p in self.table.parameters],
             "ood_threshold": self.ood_threshold,
             "creator": (self.table.meta["creator"] or {}).get("creator"),
+            "look": None if self.look is None else self.look.state(),
         }
 
     def resume(self, found: Checkpoint) -> None:
@@ -156,6 +170,7 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(content["optimizers"][name])
         self.epoch, self.best, self.seconds = content["epoch"], content["best"], content["seconds"]
+        self.look = LookReader.of(content.get("look"))
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -293,6 +308,50 @@ class Trainer:
         truth = self.misalignments.index_select(0, rows) * is_moved
         return (found - truth).square().mean()
 
+    # --- look -------------------------------------------------------------------------------------
+
+    def fit_look(self) -> None:
+        """Learn to read looks off latents, once, where the embedded game drew the faces.
+
+        Looks are no parameters; the pictures of predicted characters show them. The standardiser is all of the network
+        that is needed, so this comes before training.
+        """
+        manifest = self.table.meta["creator"] or {}
+        game = embedded_game(manifest.get("creator"))
+        if self.look is not None or game is None or not {"seed", "distribution"} <= manifest.keys():
+            return
+        train = self.look_pairs("train", min(_LOOKS, self.renders // 2), game)
+        val = self.look_pairs("val", _VAL_LOOKS, game)
+        if train and val:
+            self.look = LookReader.fit(game.look_table, train, val)
+
+    def look_pairs(self, split: str, most: int, game: EmbeddedGame) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Standardised latents and the numbers of looks, by source, of up to `most` faces of a split.
+
+        Variants are there where training reads them.
+        """
+        looks = looks_of(self.table, self.table.of(split)[:most], game)
+        pairs = {}
+        for source, numbers in looks.numbers.items():
+            own = self.table.has_variant[looks.rows] | (source == "images")
+            if self.reads(source) and own.any():
+                pairs[source] = (self.standardised(looks.rows[own], source), numbers[own])
+        return pairs
+
+    @torch.inference_mode()
+    def standardised(self, rows: np.ndarray, source: str) -> np.ndarray:
+        """Standardised latents (N, 2·D) of faces (N,); with `latents.mirrored` the mean with their mirror images'.
+
+        A linear reader reads off this mean what it reads off both and averages.
+        """
+        blocks = []
+        for first in range(0, len(rows), _BLOCK):
+            block = rows[first : first + _BLOCK]
+            views = [self.table.rows[source, view][block] for view in self.views]
+            latents = [self.model.standardiser(self.to_device(rows_of_view)) for rows_of_view in views]
+            blocks.append(torch.stack(latents).mean(0).cpu().numpy())
+        return np.concatenate(blocks)
+
     # --- evaluation -------------------------------------------------------------------------------
 
     @torch.inference_mode()
@@ -306,12 +365,11 @@ class Trainer:
             source: "images", or "aug_images" for the variants.
         """
         self.model.eval()
-        views = [AS_IT_IS, MIRRORED] if self.config.latents.mirrored else [AS_IT_IS]
         blocks = []
         for first in range(0, len(rows), _BLOCK):
             block = rows[first : first + _BLOCK]
-            predicted = [self.model(self.to_device(self.table.rows[source, view][block])) for view in views]
-            mean = torch.stack(predicted).sum(0) / len(views)
+            predicted = [self.model(self.to_device(self.table.rows[source, view][block])) for view in self.views]
+            mean = torch.stack(predicted).sum(0) / len(self.views)
             blocks.append(mean.clamp(0, 1).cpu().numpy())
         return np.concatenate(blocks)
 
@@ -395,10 +453,12 @@ def write_results(trainer: Trainer) -> None:
     if table.has_variant[test].any():
         found["test_aug_images"] = trainer.evaluate("test", source="aug_images")
     reference, strength = baselines(trainer)
+    reader = LookReader.of(content.get("look"))
+    look = {} if reader is None else {"look": reader.r2}
 
     # Write.
     run = describe_run(trainer) | {"best_epoch": content["epoch"], "ridge_strength": strength}
-    write_json(trainer.stage.metrics, found | {"baselines": reference, "run": run})
+    write_json(trainer.stage.metrics, found | look | {"baselines": reference, "run": run})
     recovery = Recovery(found["test"], reference["ridge"], table.labels[test], predicted, trainer.names, trainer.groups)
     title = (
         f"{trainer.config.run.name}: mean R² {found['test']['r2']:.4f} on {len(test)} test faces "
@@ -406,6 +466,8 @@ def write_results(trainer: Trainer) -> None:
     )
     write_picture(trainer.stage.report, recovery_report(recovery, title))
     print_results(found, reference)
+    if reader is not None:
+        print(reader.summary())
     folder = Run.of(trainer.config).folder
     print(f"{trainer.stage.metrics}\n{trainer.stage.report}\nnext: python predict.py PHOTO --run {folder}")
 
@@ -497,6 +559,7 @@ def main() -> None:
         if found:
             trainer.resume(found)
             print(f"Going on from {found.path}: epoch {trainer.epoch + 1}.")
+        trainer.fit_look()
         writer = run.f2p.start_writing(trainer.epoch + 1, options.restart)
 
         # Loop, report.

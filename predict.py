@@ -11,9 +11,9 @@ and encoded, and its parameters are read off its latent. Writes STEM.json (for e
 value in the game, and its R² on test faces: how far to trust it) and STEM.png (photo, aligned face, reconstruction,
 character, and all sliders as bars). R² is left out where it says nothing of the face: it is unlike those of training,
 or it is a photo and the run learned from none. Where the run learned an embedded game, STEM_character.png is the
-character alone; MakeHuman and MPFB open STEM.mhm and human.STEM.json. With --card, STEM_card.png is a character card
-of the game (docs/cards.md). What cannot be read is listed in unreadable.txt beside them. From Python: see
-models/predictor.py.
+character alone, in the person's colours and hair, which are no parameters; MakeHuman and MPFB open STEM.mhm and
+human.STEM.json. With --card, STEM_card.png is a character card of the game (docs/cards.md). What cannot be read is
+listed in unreadable.txt beside them. From Python: see models/predictor.py.
 STEM is the photo's name without its extension. A result replaces an earlier one of the same photo and nothing else:
 where another photo's result or another file has the name, it is called STEM_2, STEM_3 and so on.
 """
@@ -30,6 +30,7 @@ import torch
 
 from games.cards.data_set import heads_of
 from games.cards.template import Template, add_options
+from games.game import Appearance
 from games.result_files import Result, ResultFiles
 from games.result_sheet import thumbnail
 from models.predictor import RUN_HELP, NoFace, Prediction, Predictor
@@ -295,7 +296,13 @@ def result_of(one: Seen, predictor: Predictor) -> Found:
         remarks["face"] = one.number
     prediction = one.prediction
     result = Result(
-        prediction.parameters, [one.path], pictures, aligned=prediction.aligned, note=trust.note, remarks=remarks
+        prediction.parameters,
+        [one.path],
+        pictures,
+        aligned=prediction.aligned,
+        note=trust.note,
+        remarks=remarks,
+        look=prediction.look,
     )
     return Found(result, trust)
 
@@ -317,8 +324,17 @@ def average_result(seen: list[Seen], predictor: Predictor) -> Found:
         note=note,
         spread=found.spread,
         remarks={**(result.remarks or {}), "left_out": left_out},
+        look=median_look([one.prediction for i, one in enumerate(seen) if i not in found.outliers]),
     )
     return Found(result, trust)
+
+
+def median_look(predictions: list[Prediction]) -> Appearance | None:
+    """The median of each number of several looks; None where the run reads no looks."""
+    looks = [one.look for one in predictions if one.look is not None]
+    if not looks:
+        return None
+    return Appearance(*(np.median(np.stack(part), axis=0) for part in zip(*looks, strict=True)))
 
 
 def results_of(

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from datasets.labels import find_parts, read_labels, read_splits
-from games.game import EmbeddedGame
+from games.game import Appearance, EmbeddedGame
 from games.result_sheet import thumbnail
 from models.predictor import RUN_HELP, NoFace, Prediction, Predictor
 from utils.alignment import TEMPLATE_SIZE
@@ -44,6 +44,7 @@ class HeldOut(NamedTuple):
     name: str
     render: np.ndarray  #: (S, S, 3) uint8, aligned
     truth: np.ndarray  #: (P,) parameters
+    look: Appearance | None = None  #: of the render; None for a game that cannot be drawn here
 
 
 # --- held-out faces -------------------------------------------------------------------------------
@@ -64,7 +65,7 @@ def new_character(game: EmbeddedGame, index: int) -> HeldOut:
     """A character of a game that no data set holds."""
     character = game.character(_SEED, index)
     pictures, _ = game.renderer(TEMPLATE_SIZE).render(character.parameters[None], [(character.studio,)])
-    return HeldOut(f"character {index + 1}", pictures[0, 0], character.parameters)
+    return HeldOut(f"character {index + 1}", pictures[0, 0], character.parameters, game.appearance_of(character.studio))
 
 
 def test_faces(root: Path, count: int) -> list[HeldOut]:
@@ -97,7 +98,7 @@ def row_of(face: HeldOut, predictors: Sequence[Predictor]) -> Row:
     row: Row = [(f"{face.name} (held out)", face.render)]
     for predictor in predictors:
         row += predicted_of(face, predictor, with_reconstruction=len(predictors) == 1)
-    true = predictors[0].character(face.truth)
+    true = predictors[0].character(face.truth, face.look)
     if true is not None:
         row.append(("character of the true sliders", true))
     return row
@@ -110,7 +111,7 @@ def predicted_of(face: HeldOut, predictor: Predictor, *, with_reconstruction: bo
     row: Row = []
     if with_reconstruction:
         row.append(("reconstruction", found.reconstruction))
-    character = predictor.character(found.parameters)
+    character = predictor.character(found.parameters, found.look)
     if character is not None:
         row.append((f"{predictor.run.folder.as_posix()}: mean slider error {error:.3f}", character))
     return row
@@ -124,7 +125,7 @@ def photo_row(path: Path, predictor: Predictor) -> Row:
     except (UnreadablePicture, NoFace) as error:
         raise UserError(f"no prediction of {path}: {error}") from None
     row = [(path.name, thumbnail(photo, found.alignment)), ("aligned face", found.aligned)]
-    character = predictor.character(found.parameters)
+    character = predictor.character(found.parameters, found.look)
     if character is not None:
         row.append((_caption_of(found, predictor), character))
     return row

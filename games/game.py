@@ -42,6 +42,20 @@ class Character(NamedTuple):
     photo: Look  #: of the photo-like variant
 
 
+class LookNumber(NamedTuple):
+    """One of the numbers that describe a look."""
+
+    name: str
+    is_colour: bool = False  #: a channel of a colour; otherwise an amount, or from 0 to 1 how sure a class is (bald)
+
+
+class Appearance(NamedTuple):
+    """What of a look belongs to the person, and not to the picture: no light, no pose, no expression."""
+
+    skin: np.ndarray  #: (3,) display RGB in [0, 1]
+    numbers: np.ndarray  #: (L,), what `EmbeddedGame.look_table` lists
+
+
 class Renderer(Protocol):
     """Draws aligned faces of one size."""
 
@@ -104,6 +118,26 @@ class EmbeddedGame(Game, ABC):
     def neutral_look(self) -> Look:
         """The look of single pictures: seen from the front, average colours, studio light."""
 
+    @property
+    def look_table(self) -> Sequence[LookNumber]:
+        """The L numbers that describe a look; none for a game whose characters differ in their parameters alone."""
+        return ()
+
+    def appearance_of(self, look: Look) -> Appearance:
+        """What of a look belongs to the person: the skin's colour, and numbers that a network can learn."""
+        return Appearance(np.zeros(3), np.zeros(0))
+
+    def look_of(self, appearance: Appearance) -> Look:
+        """The look of an appearance in a single picture, as `neutral_look` is one: from the front, in studio light.
+
+        Its numbers may be a regression's: what is not sure is drawn plainly, what the game does not draw is clipped.
+        """
+        return self.neutral_look()
+
+    def describe_look(self, look: Look) -> dict[str, str]:
+        """A look in words, for people; nothing for a game without a `look_table`."""
+        return {}
+
     @abstractmethod
     def make_renderer(self, size: int) -> Renderer:
         """A new renderer of pictures of size×size pixels; `renderer` keeps it."""
@@ -130,9 +164,9 @@ class EmbeddedGame(Game, ABC):
             self._renderers[size] = self.make_renderer(size)
         return self._renderers[size]
 
-    def picture(self, parameters: np.ndarray, size: int = TEMPLATE_SIZE) -> np.ndarray:
-        """The neutral studio face of a character (P,): (size, size, 3) uint8 RGB, aligned."""
-        pictures, _ = self.renderer(size).render(parameters[None], [(self.neutral_look(),)])
+    def picture(self, parameters: np.ndarray, size: int = TEMPLATE_SIZE, *, look: Look | None = None) -> np.ndarray:
+        """The face of a character (P,): (size, size, 3) uint8 RGB, aligned; the look is `neutral_look` if None."""
+        pictures, _ = self.renderer(size).render(parameters[None], [(self.neutral_look() if look is None else look,)])
         return pictures[0, 0]
 
     def landmarks(self, parameters: np.ndarray) -> np.ndarray:

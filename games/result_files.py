@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from games.cards.template import Template, delete_earlier
-from games.game import EmbeddedGame
+from games.game import Appearance, EmbeddedGame
 from games.listing import Entry, as_table, entries_of
 from games.parameters import Parameter, mirrored_bones
 from games.result_sheet import result_sheet
@@ -29,6 +29,7 @@ class Result(NamedTuple):
     note: str = ""  #: a warning on the sheet
     spread: np.ndarray | None = None  #: (P,) standard deviation over several photos
     remarks: Mapping[str, Any] | None = None  #: what else STEM.json says
+    look: Appearance | None = None  #: of the pictures of the character; None draws the neutral look
 
 
 class ResultFiles:
@@ -67,7 +68,8 @@ class ResultFiles:
 
         # The game's files: its picture, those that it opens, a card.
         if self._game is not None:
-            character = self._game.picture(result.parameters)
+            look = None if result.look is None else self._game.look_of(result.look)
+            character = self._game.picture(result.parameters, look=look)
             pictures.append(("predicted character", character))
             write_picture(character_file, character)
             written += [character_file, *self._game.character_file(result.parameters, stem)]
@@ -105,6 +107,8 @@ class ResultFiles:
 
         content: dict[str, Any] = dict(describe_photos(result.photos))
         content |= {**self._origin, "parameters": named, **(result.remarks or {})}
+        if self._game is not None and result.look is not None:
+            content["look"] = self._game.describe_look(self._game.look_of(result.look))
         mirrored = mirrored_bones(self._parameters, result.parameters)
         return content | ({"mirrored": mirrored} if mirrored else {})
 

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from games.game import EmbeddedGame, embedded_game
+from games.game import Appearance, EmbeddedGame, embedded_game
 from games.parameters import Parameter
+from models.look import LookReader, skin_colour
 from models.regressor import Regressor
 from models.vae import VAE, Encoder, as_input, fold_batch_norm
 from utils import checkpoint
@@ -76,6 +77,9 @@ class Prediction(NamedTuple):
     parameters: np.ndarray  #: (P,) float32 in [0, 1]
     distance: float  #: from the faces of training; above `Predictor.ood_threshold` a prediction is a guess
     alignment: np.ndarray | None = None  #: (2, 3) transform from the photo to the aligned face; None where it came so
+    look: Appearance | None = (
+        None  #: how the person looks, for pictures of the character; None: the run has not learned it
+    )
 
 
 class Predictor:
@@ -100,6 +104,7 @@ class Predictor:
         self.parameters = [Parameter(*row) for row in content["parameters"]]
         self.ood_threshold: float = content["ood_threshold"]
         self.creator_version: str | None = content["creator"]
+        self._look_reader = LookReader.of(content.get("look"))
         # Of stage 2: the VAE may be older than its settings.
         trained = from_dict(content["config"], str(run.f2p.best))
         self.averages_mirror_image = trained.latents.mirrored
@@ -171,16 +176,24 @@ class Predictor:
     def predict_aligned(self, faces: list[np.ndarray]) -> list[Prediction]:
         """Predict the parameters of aligned faces, each (S, S, 3) uint8 RGB."""
         latents = self.encode(faces)
-        parameters = self.regressor(latents)
+        parameters, standardised = self.regressor(latents), self.regressor.standardiser(latents)
         if self.averages_mirror_image:
-            mirrored = self.regressor(self.encode([face[:, ::-1] for face in faces]))
-            parameters = (parameters + mirrored) / 2
+            mirrored = self.encode([face[:, ::-1] for face in faces])
+            parameters = (parameters + self.regressor(mirrored)) / 2
+            standardised = (standardised + self.regressor.standardiser(mirrored)) / 2
 
         mu = latents.chunk(2, 1)[0]
         reconstructions = as_uint8(self.vae.decoder(mu).permute(0, 2, 3, 1).numpy())
         distances = self.regressor.standardiser.distance(latents).tolist()
         columns = (faces, reconstructions, latents.numpy(), parameters.clamp(0, 1).numpy(), distances)
-        return [Prediction(*row) for row in zip(*columns, strict=True)]
+        predictions = [Prediction(*row) for row in zip(*columns, strict=True)]
+        if self.look_reader is None:
+            return predictions
+        looks = [
+            Appearance(skin_colour(face), numbers)
+            for face, numbers in zip(faces, self.look_reader(standardised).numpy(), strict=True)
+        ]
+        return [one._replace(look=look) for one, look in zip(predictions, looks, strict=True)]
 
     @torch.inference_mode()
     def correct(self, photo: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -229,6 +242,14 @@ class Predictor:
         return embedded_game(self.creator_version)
 
     @cached_property
+    def look_reader(self) -> LookReader | None:
+        """Reads looks off latents; None where the run has not learned it, or learned numbers that the game has not."""
+        if self._look_reader is None or self.game is None:
+            return None
+        known = [number.name for number in self.game.look_table]
+        return self._look_reader if self._look_reader.names == known else None
+
+    @cached_property
     def test_r2(self) -> dict[str, float | None]:
         metrics = read_json(self.run.f2p.metrics) or {}
         try:
@@ -249,9 +270,15 @@ class Predictor:
             game = f"{self.game.name} {self.game.version}"
         return f"{renders} of {game} and {photos}"
 
-    def character(self, parameters: np.ndarray) -> np.ndarray | None:
-        """The embedded game's face with parameters (P,), (256, 256, 3) uint8; None for another game."""
-        return None if self.game is None else self.game.picture(parameters)
+    def character(self, parameters: np.ndarray, look: Appearance | None = None) -> np.ndarray | None:
+        """The embedded game's face with parameters (P,), (256, 256, 3) uint8; None for another game.
+
+        Args:
+            look: colours, hair and beard, as `Prediction.look` has them; None draws the neutral look.
+        """
+        if self.game is None:
+            return None
+        return self.game.picture(parameters, look=None if look is None else self.game.look_of(look))
 
 
 @torch.inference_mode()

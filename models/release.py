@@ -111,6 +111,8 @@ def write_networks(run: Run, folder: Path) -> None:
     f2p, _ = run.f2p.load_best()
     f2p["digests"] = f2p["digests"] | {"the encoder": checkpoint.fingerprint(model.encoder)}
     f2p["model"] = halved(f2p["model"])
+    if f2p.get("look") is not None:
+        f2p["look"] = f2p["look"] | {"weights": f2p["look"]["weights"].half()}
     released.f2p.save("best", f2p | {"optimizers": {}, "released": True})
 
     for stage, copied in ((run.vae, released.vae), (run.f2p, released.f2p)):

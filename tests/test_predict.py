@@ -360,12 +360,13 @@ def test_all_faces_of_photos_of_one_person_are_refused(tmp_path, other):
     assert f"{other} " in error_of(result)
 
 
-def test_the_character_alone_is_the_games_own_picture(smoke, predicted, tmp_path):
+def test_the_character_alone_is_the_games_own_picture(smoke, predictor, face, predicted, tmp_path):
     found = predicted(smoke / "data" / "smoke" / "images" / "face_000000.png", "--aligned")["face_000000"]
     values = np.array([values["normalised"] for values in found["parameters"].values()])
     picture = read_rgb(tmp_path / "face_000000_character.png").astype(int)
     assert picture.shape == (256, 256, 3)
-    assert np.abs(picture - default_game().picture(values)).mean() < 0.1  # values are rounded in the JSON
+    look = predictor.predict_aligned([face])[0].look
+    assert np.abs(picture - predictor.character(values, look)).mean() < 0.1  # values are rounded in the JSON
 
 
 def test_a_table_of_the_sliders_is_printed_where_it_is_asked_for(smoke, tmp_path):

@@ -107,7 +107,7 @@ def metrics(smoke):
 
 
 def test_metrics_have_the_documented_parts(metrics):
-    assert set(metrics) == {"val", "test", "baselines", "test_aug_images", "run"}
+    assert set(metrics) == {"val", "test", "baselines", "test_aug_images", "look", "run"}
     assert set(metrics["baselines"]) == {"mean", "ridge"}
 
 

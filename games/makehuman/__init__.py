@@ -1,16 +1,18 @@
 """MakeHuman's head as the embedded game: its faces are drawn here, its files open in MakeHuman and in Blender.
 
 Where to look: data.py the packed head and the table of modifiers; model.py values → vertices; files.py .mhm and MPFB's
-preset; parameters.py what is learned, and random characters; looks.py what else a picture shows; rig.py, mesh.py,
-landmarks.py the geometry of many faces at once; skin.py, hair.py, occlusion.py what is painted, grown and baked once;
-view.py, raster.py, shading.py, shadow.py, camera.py, render.py from there to the picture; sheets.py contact sheets.
+preset; parameters.py what is learned, and random characters; looks.py what else a picture shows; appearance.py a look
+as numbers; rig.py, mesh.py, landmarks.py the geometry of many faces at once; skin.py, hair.py, occlusion.py what is
+painted, grown and baked once; view.py, raster.py, shading.py, shadow.py, camera.py, render.py from there to the
+picture; sheets.py contact sheets.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from games.game import VERSION, Character, EmbeddedGame
+from games.game import VERSION, Appearance, Character, EmbeddedGame, LookNumber
+from games.makehuman import appearance as numbers
 from games.makehuman import files, looks
 from games.makehuman import parameters as table
 from games.makehuman.render import Renderer
@@ -48,6 +50,19 @@ class MakeHuman(EmbeddedGame):
 
     def neutral_look(self) -> looks.Look:
         return looks.Look(hair="crop")
+
+    @property
+    def look_table(self) -> tuple[LookNumber, ...]:
+        return numbers.TABLE
+
+    def appearance_of(self, look: looks.Look) -> Appearance:
+        return numbers.appearance_of(look)
+
+    def look_of(self, appearance: Appearance) -> looks.Look:
+        return numbers.look_of(appearance, self.neutral_look())
+
+    def describe_look(self, look: looks.Look) -> dict[str, str]:
+        return numbers.describe(look)
 
     def average(self) -> np.ndarray:
         """The parameters (P,) of a new human: no modifier, the macros in the middle, a third of each origin."""

@@ -34,6 +34,9 @@ _IRIS = np.array([(0.20, 0.11, 0.06), (0.33, 0.20, 0.10), (0.35, 0.33, 0.18), (0
 _CLOTH = np.array([(0.25, 0.28, 0.35), (0.75, 0.73, 0.70), (0.45, 0.18, 0.18), (0.18, 0.30, 0.25), (0.12, 0.12, 0.14)])
 _LIPSTICK = np.array([(0.60, 0.12, 0.15), (0.70, 0.28, 0.32), (0.45, 0.10, 0.18), (0.75, 0.40, 0.36)])
 
+#: The colours between which skin, hair (with red and grey) and irises lie, (K, 3) display RGB.
+SKIN_COLOURS, HAIR_COLOURS, IRIS_COLOURS = _SKIN, np.vstack([_HAIR, _RED, _GREY]), _IRIS
+
 _WOMENS = ("bob", "long", "waves", "fringe", "tied", "swept", "curly", "afro", "bowl", "long", "waves", "tied")
 _MENS = ("crop", "brush", "side", "back", "messy", "curly", "crop", "side", "afro", "swept")
 _UNDER_HATS = ("", "crop", "tied", "long", "back")
