@@ -77,9 +77,7 @@ class Prediction(NamedTuple):
     parameters: np.ndarray  #: (P,) float32 in [0, 1]
     distance: float  #: from the faces of training; above `Predictor.ood_threshold` a prediction is a guess
     alignment: np.ndarray | None = None  #: (2, 3) transform from the photo to the aligned face; None where it came so
-    look: Appearance | None = (
-        None  #: how the person looks, for pictures of the character; None: the run has not learned it
-    )
+    look: Appearance | None = None  #: for pictures of the character; None where the run reads no looks
 
 
 class Predictor:
