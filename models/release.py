@@ -103,7 +103,7 @@ def write_networks(run: Run, folder: Path) -> None:
     vae, path = run.vae.load_best()
     config = _config_of(vae, path)
     vae["model"] = halved(vae["model"])
-    released.vae.save("best", vae | {"optimizers": {}, "scaler": {}, "released": True})
+    released.vae.save("best", vae | {"optimizers": {}, "scaler": {}, "prior": {}, "released": True})
 
     # Stage 2, which knows its encoder by fingerprint.
     model = VAE(config.data.image_size, config.vae)
