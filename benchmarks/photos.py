@@ -15,6 +15,8 @@ What, for each of twelve ratios and for their median:
     rho       Spearman's ρ over people, between the photos and the predicted characters; ties share their mean rank
     interval  its 95 % interval, by bootstrap over people; for the median, people are drawn for all ratios together
     chance    the ρ that 95 % of random pairings stay below
+    kept      slope of the characters' ratio over the photos': the share of a difference between people that their
+              characters show; ρ tells the order alone
     halves    ρ between one half of everybody's frames and the other: how far the photos' own points agree
               (measured where five people or more have two frames)
     fitted    with --data (renders of the game, as fit_photos.py reads them): ρ of characters whose parameters were
@@ -156,6 +158,12 @@ def compare(
             }
         )
     return found, _interval(np.median(redrawn, 0))
+
+
+def slopes(photo: np.ndarray, character: np.ndarray) -> np.ndarray:
+    """Slopes (R,) of R ratios of N characters over those of the photos, (R, N) each, by least squares."""
+    x, y = (values - values.mean(-1, keepdims=True) for values in (photo, character))
+    return (x * y).sum(-1) / np.square(x).sum(-1)
 
 
 def _interval(rhos: np.ndarray) -> list[float]:
@@ -407,7 +415,7 @@ def _without_unseen(by_frame: dict[str, np.ndarray], people: np.ndarray) -> tupl
 
 
 def compare_all(by_frame: dict[str, np.ndarray], people: np.ndarray) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """ρ of every ratio between the photos and all that stands beside them.
+    """ρ of every ratio between the photos and all that stands beside them, and how much of a difference is kept.
 
     Args:
         by_frame: of `ratios_of`, (R, F) each.
@@ -418,16 +426,17 @@ def compare_all(by_frame: dict[str, np.ndarray], people: np.ndarray) -> tuple[li
     """
     # Predicted characters.
     values = {key: np.array([by_person(row, people) for row in rows]) for key, rows in by_frame.items()}
-    photo, rng = values.pop("photo"), np.random.default_rng(0)
-    rows, interval = compare(photo, values.pop("rho"), rng)
+    photo, characters, rng = values.pop("photo"), values.pop("rho"), np.random.default_rng(0)
+    rows, interval = compare(photo, characters, rng)
 
     # What stands beside them.
-    beside = {key: spearman(photo, of_people) for key, of_people in values.items()}
+    beside = {"kept": slopes(photo, characters)}
+    beside |= {key: spearman(photo, of_people) for key, of_people in values.items()}
     if (np.unique(people, return_counts=True)[1] > 1).sum() >= FEWEST:
         beside["halves"] = halves(by_frame["photo"], people, rng)
-    for key, rhos in beside.items():
-        for row, rho in zip(rows, rhos.tolist(), strict=True):
-            row[key] = rho
+    for key, found in beside.items():
+        for row, figure in zip(rows, found.tolist(), strict=True):
+            row[key] = figure
 
     medians = {f"median_{key}": float(np.median([row[key] for row in rows])) for key in ("rho", *beside)}
     return rows, {"median_interval": interval} | medians
@@ -459,7 +468,7 @@ def load_predictors(runs: list[Path]) -> tuple[list[Predictor], EmbeddedGame]:
 
 def print_table(result: dict[str, Any]) -> None:
     """A line per ratio, and the medians."""
-    beside = [key for key in ("halves", "fitted", "direct") if f"median_{key}" in result]
+    beside = [key for key in ("kept", "halves", "fitted", "direct") if f"median_{key}" in result]
     print(f"{result['people']} people not trained on, {result['frames']} frontal frames\n")
     titles = "".join(f"  {key:>7s}" for key in beside)
     print(f"{'ratio':14s} {'rho':>6s}  {'95 % interval':>15s}  {'chance':>6s}{titles}")

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from benchmarks.accuracy import RECIPES, settings_of
 from benchmarks.demo import check_one_game, held_out
-from benchmarks.photos import compare, halves, spearman
+from benchmarks.photos import compare, halves, slopes, spearman
 from benchmarks.scale import memory_of
 from benchmarks.through_aligner import off_by, onto_canvas
 from datasets.labels import read_labels
@@ -101,6 +101,11 @@ def test_intervals_of_few_people_are_numbers():
     rng = np.random.default_rng(0)
     rows, median = compare(rng.random((3, 3)), rng.random((3, 3)), rng)
     assert np.isfinite([*median, *(end for row in rows for end in row["interval"])]).all()
+
+
+def test_what_is_kept_of_a_difference_is_its_share():
+    photo = np.array([[1.0, 2.0, 4.0], [3.0, 1.0, 2.0]])
+    np.testing.assert_allclose(slopes(photo, np.stack([9 + 0.5 * photo[0], -photo[1]])), [0.5, -1])
 
 
 def test_halves_agree_as_far_as_people_differ():
