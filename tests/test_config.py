@@ -93,9 +93,9 @@ def test_hs_face_has_what_paid():
     assert len(config.data.folders) == 2
 
 
-def test_the_default_config_adds_only_its_data_to_the_defaults():
+def test_the_default_config_adds_only_its_data_and_epochs_to_the_defaults():
     """The defaults are the recommended recipe: whoever names a data set and a run gets it."""
-    default = from_dict({"vae": {"epochs": 2}}, "test")
+    default = from_dict({"vae": {"epochs": 1}, "f2p": {"epochs": 15}}, "test")
     config = load(DEFAULT_CONFIG)
     for table in ("run", "vae", "latents", "f2p"):
         assert getattr(config, table) == getattr(default, table), table
