@@ -69,8 +69,8 @@ def landmarks_of_characters(root: Path, names: Sequence[str]) -> np.ndarray:
     table = root / "landmarks.csv"
     if not table.exists():
         raise UserError(
-            f"{root} has no landmarks.csv; with --landmarks this table (name, x0, y0 … x67, y67) is expected to hold the "
-            "68 landmarks of its renders. Write it, or leave --landmarks out: the face mesh finds points in all pictures"
+            f"{root} has no landmarks.csv; with --landmarks this table (name, x0, y0 … x67, y67) has to hold the 68 "
+            "landmarks of its renders. Write it, or leave --landmarks out: the face mesh finds points in all pictures"
         )
     rows = {name_of(name): landmarks for name, landmarks in read_points(table).items()}
     found = _together([rows.get(name) for name in names])
