@@ -46,7 +46,7 @@ def write_table(path: Path, rows: Rows) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Characters of the embedded game; the same as another game's; photos of people, of somebody turned and of nobody."""
+    """Characters of the embedded game; the same as another game's; photos of people, of one turned, of nobody."""
     folder = tmp_path_factory.mktemp("landmarks")
     names = [name_of(i) for i in range(CHARACTERS)]
     for game in ("embedded", "other"):
