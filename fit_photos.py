@@ -4,12 +4,15 @@
     python fit_photos.py --data data/observed --photos ALIGNED --output data/people
     python fit_photos.py … --people identity_CelebA.txt    # CelebA: who is on each photo
     python fit_photos.py … --people folders                # photos lie at ALIGNED/PERSON/photo.png
+    python fit_photos.py … --landmarks landmarks.csv       # without the network: 68 landmarks of each photo, or FFHQ's
 
 Reads   DATA         a data set of the game in the HS_FACE layout, pictures of 128 pixels or more
         ALIGNED      aligned faces
+        LANDMARKS    with --landmarks: a table with columns name, x0, y0 … x67, y67, or FFHQ's ffhq-dataset-v2.json
 Writes  OUTPUT/images/         these faces
         OUTPUT/parameters.csv  the game's table
-        OUTPUT/photos.csv      name, status: fitted, turned (too far from the front), no_face (the observer finds none)
+        OUTPUT/photos.csv      name, status: fitted, turned (too far from the front), no_face (the observer finds none,
+                               or LANDMARKS has none)
         OUTPUT/labels.json     parameters of the fitted ones; written last
 
 One observer, a network that finds the points of a face (models/facemesh.py), looks at the game's characters and at the
@@ -19,6 +22,10 @@ the character whose points are nearest to the photo's. Where people are told apa
 between its own fit and the mean of its person's fits: an expression is no shape. Without, it is the photo's own fit.
 Fits resemble each other more than people do, so labels lie further from their common mean: by the factor with which
 they explain the photos' points best, which is printed.
+With --landmarks a file says where the points of the photos are, and the game where the characters' are: the embedded
+game itself, or DATA/landmarks.csv of another game. It is the second choice, for people who have landmarks and cannot
+install the network: two observers mean different points by one name, and their labels carry over worse than one
+observer's. The mean difference between people and characters is taken out.
 With --people and --fold a fifth of the people is left out, for benchmarks.photos.
 """
 
@@ -31,6 +38,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.labels import find_parts, read_labels, read_splits
+from datasets.landmarks import landmarks_of, landmarks_of_characters
 from datasets.names import SPLITS
 from datasets.people import FOLDERS, FOLDS, LEARNED, fold_of, is_frontal, people_of
 from datasets.photos import Status, check_photos, names_of, write_photos
@@ -38,7 +46,7 @@ from games.fit import Fitter, Seen, emphasised
 from games.game import EmbeddedGame, embedded_game
 from games.parameters import read_parameters
 from games.writer import manifest_version
-from models.facemesh import IBUG, POINTS, FaceMesh, Meshes
+from models.facemesh import POINTS, FaceMesh, Meshes
 from utils.errors import UserError, run_script
 from utils.pictures import UnreadablePicture, find_pictures, read_rgb
 from utils.progress import progress
@@ -50,6 +58,12 @@ COUNT = 2000
 #: networks that learn the labels read frames with a median ρ of 0.775, 0.767 and 0.711, neutral portraits with 0.787,
 #: 0.801 and 0.777, and a person's proportions from a smiling portrait with 0.713, 0.747 and 0.705 (docs/results.md).
 SHARE = 0.5
+
+#: With fewer photos their mean shape is that of some people, and no measure of what an observer means by its points.
+ENOUGH = 20
+
+#: Landmarks whose mean shape lies further than this from the characters', pixels, are no 68 iBUG landmarks.
+_FARTHEST = 20.0
 
 #: Side of the smallest renders that the observer sees well, pixels.
 _SMALLEST = 128
@@ -64,6 +78,13 @@ class Photos(NamedTuple):
     paths: list[Path]
     names: list[str]  #: of the files in OUTPUT/images
     people: list[str] | None  #: None where people are not told apart
+
+
+class Found(NamedTuple):
+    """The points of N photos, in pixels of any pictures."""
+
+    points: np.ndarray  #: (N, K, 2), to which characters are fitted
+    landmarks: np.ndarray  #: (N, 68, 2) in iBUG order; NaN where no face was found
 
 
 # --- observing ------------------------------------------------------------------------------------
@@ -95,15 +116,23 @@ def look_at_characters(mesh: FaceMesh, game: EmbeddedGame, parameters: np.ndarra
     return Meshes(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
 
+def landmarks_in_game(game: EmbeddedGame, parameters: np.ndarray) -> np.ndarray:
+    """The 68 landmarks (N, 68, 2) of characters (N, P) in the neutral look."""
+    found = [np.empty((0, 68, 2))]
+    for first in progress(iterable=range(0, len(parameters), _BLOCK), desc="placing landmarks", unit="block"):
+        found.append(game.landmarks(parameters[first : first + _BLOCK]))
+    return np.concatenate(found)
+
+
 class Characters:
     """Some characters of a data set, evenly spread over it.
 
     Args:
-        root: in the HS_FACE layout, pictures of 128 pixels or more.
+        root: in the HS_FACE layout.
         count: how many of them.
 
     Raises:
-        UserError: no data set, no labels, or its pictures are too small.
+        UserError: no data set, or no labels.
     """
 
     def __init__(self, root: Path, count: int) -> None:
@@ -115,7 +144,15 @@ class Characters:
         names = names[:: max(1, len(names) // count)][:count]
         split = read_splits(root, names)
         self._names = {which: [name for name in names if split.get(name) == which] for which in SPLITS}
-        _check_size(root, [self.parts["images"][name] for name in names])
+
+    @property
+    def average(self) -> np.ndarray | None:
+        """The parameters (P,) of the average character; None where the game does not say."""
+        return None if self.game is None else self.game.average()
+
+    def check_size(self) -> None:
+        """Raises UserError where the observer cannot see the renders: they are too small, or none can be read."""
+        _check_size(self.root, [self.parts["images"][name] for names in self._names.values() for name in names])
 
     def see(self, mesh: FaceMesh, split: str) -> Seen:
         """The characters of a split, for learning what parameters do to points.
@@ -135,6 +172,23 @@ class Characters:
         if files:
             print(f"a face was found in {found.present.mean():.1%} of {len(files)} pictures of {self.root / part}")
         return self._seen(list(files), found)
+
+    def see_landmarks(self, split: str) -> Seen:
+        """The characters of a split by the game's own 68 landmarks, those that have any.
+
+        Those of the embedded game are in its neutral look, those of another game are in DATA/landmarks.csv.
+
+        Raises:
+            UserError: another game's table is missing or something else.
+        """
+        names = self._names[split]
+        parameters = self._rows(names)
+        if self.game is None:
+            points = landmarks_of_characters(self.root, names)
+        else:
+            points = landmarks_in_game(self.game, parameters)
+        present = ~np.isnan(points).any((1, 2))
+        return Seen(points[present], parameters[present])
 
     def _seen(self, names: list[str], found: Meshes) -> Seen:
         """Those that show a face."""
@@ -164,17 +218,30 @@ def learn_fitter(mesh: FaceMesh, root: Path, *, count: int = COUNT) -> Fitter:
     """What parameters do to the points that the observer sees, learned from a data set; how well is printed.
 
     Raises:
-        UserError: as `Characters`, or too few faces.
+        UserError: as `Characters`, too small pictures, or too few faces.
     """
     characters = Characters(root, count)
-    average = None if characters.game is None else characters.game.average()
-    fitter = Fitter(characters.see(mesh, "train"), characters.see(mesh, "val"), average=average)
+    characters.check_size()
+    fitter = Fitter(characters.see(mesh, "train"), characters.see(mesh, "val"), average=characters.average)
 
     if characters.game is not None:
         print(describe(fitter, characters.see(mesh, "test"), "characters in the neutral look"))
     for part, title in (("images", "renders"), ("aug_images", "variants")):
         if part in characters.parts:
             print(describe(fitter, characters.see_pictures(mesh, part, "test"), title))
+    return fitter
+
+
+def learn_fitter_of_landmarks(root: Path, *, count: int = COUNT) -> Fitter:
+    """What parameters do to the game's own 68 landmarks, learned from a data set; how well is printed.
+
+    Raises:
+        UserError: as `Characters`, another game without landmarks.csv, or too few characters.
+    """
+    characters = Characters(root, count)
+    train, val, test = (characters.see_landmarks(split) for split in SPLITS)
+    fitter = Fitter(train, val, average=characters.average)
+    print(describe(fitter, test, "characters by the game's own landmarks"))
     return fitter
 
 
@@ -218,13 +285,64 @@ def chosen_photos(options: argparse.Namespace) -> Photos:
     return Photos([paths[i] for i in kept], [names[i] for i in kept], [people[i] for i in kept])
 
 
-def statuses_of(found: Meshes) -> list[Status]:
-    """What becomes of photos with these meshes."""
-    statuses: list[Status] = ["no_face"] * len(found.points)
-    present = np.flatnonzero(found.present)
-    for i, frontal in zip(present, is_frontal(found.points[present][:, IBUG], LEARNED), strict=True):
+def found_by_mesh(options: argparse.Namespace, photos: Photos) -> tuple[Fitter, Found]:
+    """The face mesh looks at the characters and at the photos. Raises UserError as `FaceMesh` and `learn_fitter`."""
+    mesh = FaceMesh()
+    fitter = learn_fitter(mesh, options.data, count=options.count)
+    found = look_at(mesh, photos.paths, f"looking at {options.photos}")
+    return fitter, Found(found.points, found.landmarks)
+
+
+def found_in_file(options: argparse.Namespace, photos: Photos) -> tuple[Fitter, Found]:
+    """A file says where the photos' landmarks are, the game where the characters' are.
+
+    Raises:
+        UserError: as `landmarks_of` and `learn_fitter_of_landmarks`.
+    """
+    landmarks = landmarks_of(photos.paths, options.landmarks, folder=options.photos)
+    return learn_fitter_of_landmarks(options.data, count=options.count), Found(landmarks, landmarks)
+
+
+def statuses_of(landmarks: np.ndarray) -> list[Status]:
+    """What becomes of photos with these landmarks (N, 68, 2); NaN where no face was found."""
+    statuses: list[Status] = ["no_face"] * len(landmarks)
+    present = np.flatnonzero(~np.isnan(landmarks).any((1, 2)))
+    for i, frontal in zip(present, is_frontal(landmarks[present], LEARNED), strict=True):
         statuses[i] = "fitted" if frontal else "turned"
     return statuses
+
+
+def without_offset(fitter: Fitter, points: np.ndarray, file: Path) -> np.ndarray:
+    """Landmarks (N, 68, 2) of people as the game places its characters': without the mean difference.
+
+    With fewer than ENOUGH photos they are left as they are. Which it is, and how large the difference, is printed.
+
+    Raises:
+        UserError: they are so different that they cannot be landmarks of the same names.
+    """
+    offset = fitter.offset(points)
+    distance = float(np.linalg.norm(offset, axis=-1).mean())
+    if distance > _FARTHEST:
+        raise UserError(
+            f"the landmarks in {file} lie {distance:.0f} px from the game's on average; expected at most "
+            f"{_FARTHEST:.0f}: 68 landmarks in iBUG order, the picture's left eye first, x to the right and y down"
+        )
+    found = f"the photos' landmarks lie {distance:.1f} px from the characters' on average"
+    if len(points) < ENOUGH:
+        print(f"{found}; this is not taken out, as {len(points)} photos are too few to tell it from the people's shape")
+        return points
+    print(f"{found}; this is taken out, so that the mean of the people is the mean character")
+    return fitter.moved(points, offset)
+
+
+def labels_of(fitter: Fitter, points: np.ndarray, people: Sequence[str] | None) -> np.ndarray:
+    """Labels (N, P) of photos with these points (N, K, 2) of these people; how far they are moved apart is printed."""
+    labels = fitter.fit(points)
+    if people is not None:
+        labels = shared(labels, people)
+    factor = fitter.emphasis(labels, points)
+    print(f"labels lie {factor:.2f} times as far from their mean as fits do, so that they differ as much as the people")
+    return emphasised(labels, factor)
 
 
 def shared(fits: np.ndarray, people: Sequence[str]) -> np.ndarray:
@@ -252,6 +370,13 @@ def parse_options() -> argparse.Namespace:
         f"CelebA's identity_CelebA.txt; or the word {FOLDERS}: the folder that a photo lies in is its person",
     )
     parser.add_argument(
+        "--landmarks",
+        type=Path,
+        metavar="FILE",
+        help="take the photos' points from this file: a table with columns name, x0, y0 … x67, y67 (68 landmarks in "
+        "iBUG order), or FFHQ's JSON. The second choice: labels are better where the network can be installed",
+    )
+    parser.add_argument(
         "--fold", type=int, choices=range(FOLDS), help="leave out this fifth of the people (default: none)"
     )
     options = parser.parse_args()
@@ -268,14 +393,15 @@ def main() -> None:
     check_photos(options.output, photos.names)
     table = read_parameters(options.data, read_labels(options.data).values.shape[1])
 
-    # Learn what the observer sees of the game's characters.
-    mesh = FaceMesh()
-    fitter = learn_fitter(mesh, options.data, count=options.count)
+    # Learn what parameters do to the points of characters, and find those of the photos.
+    find = found_by_mesh if options.landmarks is None else found_in_file
+    fitter, found = find(options, photos)
 
-    # Look at the photos.
-    found = look_at(mesh, photos.paths, f"looking at {options.photos}")
-    statuses = statuses_of(found)
+    # Choose the photos that can be fitted.
+    statuses = statuses_of(found.landmarks)
     counts = f"{statuses.count('turned')} are turned too far, in {statuses.count('no_face')} the observer finds no face"
+    if options.landmarks is not None:
+        counts = f"{statuses.count('turned')} are turned too far, {statuses.count('no_face')} have no landmarks"
     fitted = [i for i, status in enumerate(statuses) if status == "fitted"]
     if not fitted:
         raise UserError(
@@ -284,12 +410,11 @@ def main() -> None:
         )
 
     # Fit the characters, write.
-    labels = fitter.fit(found.points[fitted])
-    if photos.people is not None:
-        labels = shared(labels, [photos.people[i] for i in fitted])
-    factor = fitter.emphasis(labels, found.points[fitted])
-    print(f"labels lie {factor:.2f} times as far from their mean as fits do, so that they differ as much as the people")
-    labels = emphasised(labels, factor)
+    points = found.points[fitted]
+    if options.landmarks is not None:
+        points = without_offset(fitter, points, options.landmarks)
+    people = None if photos.people is None else [photos.people[i] for i in fitted]
+    labels = labels_of(fitter, points, people)
     write_photos(
         options.output,
         dict(zip(photos.names, photos.paths, strict=True)),

@@ -39,7 +39,7 @@ from datasets.pictures import decode
 from fit_photos import learn_fitter, look_at_characters
 from games.fit import Fitter
 from games.game import EmbeddedGame
-from models.facemesh import IBUG, FaceMesh, Meshes
+from models.facemesh import FaceMesh
 from models.predictor import NoFace, Predictor
 from utils.alignment import TEMPLATE_SIZE
 from utils.errors import UserError, run_script
@@ -112,13 +112,10 @@ class Mesh:
         self.network = FaceMesh()
 
     def people(self, frames: Sequence[Frame], faces: Sequence[np.ndarray]) -> np.ndarray:
-        return self._landmarks(self.network.find_aligned(faces))
+        return self.network.find_aligned(faces).landmarks
 
     def characters(self, game: EmbeddedGame, parameters: np.ndarray) -> np.ndarray:
-        return self._landmarks(look_at_characters(self.network, game, parameters))
-
-    def _landmarks(self, found: Meshes) -> np.ndarray:
-        return np.where(found.present[:, None, None], found.points[:, IBUG], np.nan)
+        return look_at_characters(self.network, game, parameters).landmarks
 
 
 # --- rank statistics --------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ y67, of 68 landmarks (iBUG order) in the photo's pixels.
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,13 @@ from utils.pictures import find_pictures
 
 #: Named instead of a table of people, where every person's photos lie in a folder of their own.
 FOLDERS = "folders"
+
+#: Columns of a table, for people.
+_COLUMNS = "name, person, …"
+_POINTS_COLUMNS = "name, x0, y0 … x67, y67"
+
+#: What a table says of a picture.
+_Row = TypeVar("_Row")
 
 #: People are held out by name, in this many folds.
 FOLDS = 5
@@ -43,11 +50,21 @@ def read_annotations(photos: Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: the table is missing or something else.
     """
-    table = photos / "landmarks.csv"
+    return read_points(photos / "landmarks.csv")
+
+
+def read_points(table: Path) -> dict[str, np.ndarray]:
+    """Picture name → 68 landmarks (68, 2), of a table with columns name, x0, y0 … x67, y67, whatever else it has.
+
+    Raises:
+        UserError: the table is missing or something else.
+    """
     try:
-        return {row["name"]: _landmarks_of(row) for row in _rows(table)}
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{table} is not as expected (name, person, x0, y0 … x67, y67): {error}") from None
+        return {row["name"]: _landmarks_of(row) for row in _rows(table, _POINTS_COLUMNS)}
+    except KeyError as error:
+        raise UserError(f"{table} is not as expected ({_POINTS_COLUMNS}): it has no column {error}") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{table} is not as expected ({_POINTS_COLUMNS}): {error}") from None
 
 
 def read_people(table: Path) -> dict[str, str]:
@@ -93,32 +110,50 @@ def people_of(pictures: Sequence[Path], people: str, *, folder: Path) -> list[st
             )
         return owners
 
-    known = {Path(name).stem: person for name, person in read_people(Path(people)).items()}
-    unknown = [path.name for path in pictures if path.stem not in known]
+    found = matched(pictures, read_people(Path(people)), table=people, folder=folder)
+    unknown = [path.name for path, person in zip(pictures, found, strict=True) if person is None]
     if unknown:
         raise UserError(f"{people} does not say who {unknown[0]} is; expected a person for every photo")
+    return [person for person in found if person is not None]
+
+
+def matched(
+    pictures: Sequence[Path], rows: Mapping[str, _Row], *, table: Path | str, folder: Path
+) -> list[_Row | None]:
+    """What a table says of each picture: its row with the picture's file name, whatever the extension; None without.
+
+    Args:
+        pictures: files below `folder`.
+        rows: picture name → what the table says of it.
+        table: where the rows are from, for people.
+        folder: of the pictures.
+
+    Raises:
+        UserError: two pictures have the same name, so that a table cannot tell them apart.
+    """
     alike = first_alike([path.stem for path in pictures])
     if alike is not None:
-        raise UserError(f"{people} cannot tell apart the photos in {folder} that are called {alike}; rename them")
-    return [known[path.stem] for path in pictures]
+        raise UserError(f"{table} cannot tell apart the photos in {folder} that are called {alike}; rename them")
+    known = {Path(name).stem: row for name, row in rows.items()}
+    return [known.get(path.stem) for path in pictures]
 
 
-def _rows(table: Path) -> list[dict[str, str]]:
+def _rows(table: Path, columns: str = _COLUMNS) -> list[dict[str, str]]:
     try:
-        return list(csv.DictReader(_lines(table)))
+        return list(csv.DictReader(_lines(table, columns)))
     except csv.Error as error:
-        raise UserError(f"{table} is not as expected (name, person, …): {error}") from None
+        raise UserError(f"{table} is not as expected ({columns}): {error}") from None
 
 
-def _lines(table: Path) -> list[str]:
+def _lines(table: Path, columns: str = _COLUMNS) -> list[str]:
     """The lines of a table, with what ends them."""
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
             return list(file)
     except OSError as error:
-        raise UserError(f"cannot read {table}: {error.strerror}; expected a table with columns name, person") from None
+        raise UserError(f"cannot read {table}: {error.strerror}; expected a table with columns {columns}") from None
     except ValueError as error:
-        raise UserError(f"{table} is not as expected (name, person, …): {error}") from None
+        raise UserError(f"{table} is not as expected ({columns}): {error}") from None
 
 
 def read_frames(photos: Path) -> list[Frame]:
@@ -190,4 +225,7 @@ def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _landmarks_of(row: dict[str, str]) -> np.ndarray:
+    """The landmarks (68, 2) of a row; NaN where all its cells are empty."""
+    if not any(row[f"{axis}{i}"] for i in range(68) for axis in "xy"):
+        return np.full((68, 2), np.nan)
     return np.array([[float(row[f"x{i}"]), float(row[f"y{i}"])] for i in range(68)])

@@ -21,7 +21,7 @@ from games.writer import write_labels
 from utils.errors import UserError
 from utils.files import write_text
 
-#: What becomes of a photo: it has parameters; its face is turned too far; the observer finds no face.
+#: What becomes of a photo: it has parameters; its face is turned too far; the observer finds no face in it.
 Status = Literal["fitted", "turned", "no_face"]
 
 _HEADER = ("name", "status")

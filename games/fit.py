@@ -68,6 +68,7 @@ class Fitter:
             )
         self.average = train.parameters.mean(0) if average is None else average
         self._mean_face = train.points.mean(0)
+        self._mean_shape = self._shapes(train.points).mean(0).reshape(-1, 2)
 
         # What parameters do to the points.
         learned, chooses = ((part.parameters, self._shapes(part.points)) for part in (train, val))
@@ -93,6 +94,24 @@ class Fitter:
         targets = np.linalg.solve(self._root.T, wanted.T).T
         found = np.array([lsq_linear(self._root, target, (0, 1), method="bvls").x for target in targets])
         return found.reshape(-1, len(self.average))
+
+    def offset(self, points: np.ndarray) -> np.ndarray:
+        """How far the mean shape of people lies from the mean shape of characters, (K, 2) pixels on the mean face.
+
+        Where two observers see them, it is mostly what these mean by their points; see `moved`.
+
+        Args:
+            points: (N, K, 2) of people, in pixels of any pictures.
+        """
+        return self._shapes(points).mean(0).reshape(-1, 2) - self._mean_shape
+
+    def moved(self, points: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        """Points (N, K, 2) brought onto the mean face, without an offset (K, 2): as the characters' observer sees them.
+
+        Two observers mean different points by the same name. A constant difference is taken out with the offset; what
+        differs between people and characters on average is taken out with it, and cannot be told from it.
+        """
+        return self._shapes(points).reshape(points.shape) - offset
 
     def emphasis(self, parameters: np.ndarray, points: np.ndarray) -> float:
         """How many times as far from their mean fitted characters must lie to differ as much as the people do.

@@ -61,6 +61,11 @@ class Meshes(NamedTuple):
         """(N,) bool, whether there is a face; the points of others mean nothing."""
         return self.presence > PRESENT
 
+    @property
+    def landmarks(self) -> np.ndarray:
+        """(N, 68, 2) iBUG landmarks; NaN where there is no face."""
+        return np.where(self.present[:, None, None], self.points[:, IBUG], np.nan)
+
 
 class FaceMesh:
     """The network.

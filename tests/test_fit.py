@@ -73,6 +73,18 @@ def test_parameters_that_show_only_together_are_fitted_together():
     assert np.abs(found.sum(1) - held_out.parameters.sum(1)).mean() < 0.3
 
 
+def test_what_two_observers_mean_by_their_points_is_told_apart_from_the_face():
+    fitter = Fitter(characters(300, 0.5), characters(50, 0.5, 1))
+    people = characters(100, 0.5, 2)
+    otherwise = people.points + np.random.default_rng(7).normal(0, 4, (POINTS, 2))  # nearly constant on the mean face
+    errors = [
+        np.abs(fitter.fit(points) - people.parameters)[:, :HIDDEN].mean()
+        for points in (people.points, otherwise, fitter.moved(otherwise, fitter.offset(otherwise)))
+    ]
+    assert errors[1] > 2 * errors[0]
+    assert errors[2] < 1.3 * errors[0] + 0.02
+
+
 def test_what_lies_beyond_the_sliders_is_held_at_their_ends():
     fitter = Fitter(characters(300, 1.0), characters(50, 1.0, 1))
     beyond = np.full((1, SLIDERS), 0.5)

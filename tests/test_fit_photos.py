@@ -58,7 +58,7 @@ def test_what_cannot_be_fitted_is_refused_before_anybody_looks(smoke, tmp_path):
 
 def test_renders_that_are_too_small_to_see_are_refused(smoke):
     with pytest.raises(UserError, match="holds pictures of 32 pixels; the observer needs 128 or more"):
-        Characters(smoke / "data" / "smoke", 100)
+        Characters(smoke / "data" / "smoke", 100).check_size()
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
@@ -111,7 +111,7 @@ def test_a_label_lies_between_the_photos_fit_and_the_mean_of_its_persons_fits():
 def test_a_face_is_fitted_unless_it_is_turned_or_not_found():
     points = np.zeros((3, POINTS, 2))
     points[:, IBUG[[0, 16, 30]], 0] = [(0, 100, 55), (0, 100, 80), (0, 100, 50)]
-    assert statuses_of(Meshes(points, np.array([0.9, 0.9, 0.1]))) == ["fitted", "turned", "no_face"]
+    assert statuses_of(Meshes(points, np.array([0.9, 0.9, 0.1])).landmarks) == ["fitted", "turned", "no_face"]
 
 
 # --- fitted -----------------------------------------------------------------------------------------
