@@ -4,6 +4,7 @@ The numbers of a look (`games.game.LookNumber`) are known of every character of 
 learns them: skin, hair and beard fill many pixels, so latents hold them in plain sight.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from games.game import LookNumber
-from utils.metrics import ridge
+from utils.metrics import parameter_metrics, ridge
 
 #: Where skin is bare on an aligned face, as shares of its side: left, right, top, bottom of both cheeks, and forehead.
 _BARE = ((0.34, 0.42, 0.55, 0.62), (0.58, 0.66, 0.55, 0.62), (0.42, 0.58, 0.26, 0.32))
@@ -60,7 +61,8 @@ class LookReader:
         names = [number.name for number in table]
         r2 = {}
         for source, (latents, expected) in val.items():
-            r2[source] = dict(zip(names, _r2(expected, latents @ weights + bias), strict=True))
+            found = parameter_metrics(expected, latents @ weights + bias, names=names, groups=names)["parameters"]
+            r2[source] = {name: _rounded(metrics["r2"]) for name, metrics in found.items()}
 
         # Contrast: the inverse of the slope of what is read over what is true. Photos are more like variants.
         mean = truth.mean(0)
@@ -104,13 +106,9 @@ def _contrast(truth: np.ndarray, read: np.ndarray) -> np.ndarray:
     return np.clip(1 / np.maximum(slope, 1e-6), 1, _MOST_CONTRAST)
 
 
-def _r2(truth: np.ndarray, read: np.ndarray) -> list[float | None]:
-    """R² of each of L numbers (N, L), to four decimals; None for one that does not vary."""
-    error, spread = np.square(truth - read).mean(0), truth.var(0)
-    found: list[float | None] = []
-    for missed, width in zip(error.tolist(), spread.tolist(), strict=True):
-        found.append(round(1 - missed / width, 4) if width > 1e-12 else None)
-    return found
+def _rounded(r2: float) -> float | None:
+    """R² to four decimals, so that the order of sums does not show; None for a number that does not vary."""
+    return None if math.isnan(r2) else round(r2, 4)
 
 
 def skin_colour(face: np.ndarray) -> np.ndarray:

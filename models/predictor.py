@@ -174,11 +174,10 @@ class Predictor:
     def predict_aligned(self, faces: list[np.ndarray]) -> list[Prediction]:
         """Predict the parameters of aligned faces, each (S, S, 3) uint8 RGB."""
         latents = self.encode(faces)
-        parameters, standardised = self.regressor(latents), self.regressor.standardiser(latents)
+        views = [latents]
         if self.averages_mirror_image:
-            mirrored = self.encode([face[:, ::-1] for face in faces])
-            parameters = (parameters + self.regressor(mirrored)) / 2
-            standardised = (standardised + self.regressor.standardiser(mirrored)) / 2
+            views.append(self.encode([face[:, ::-1] for face in faces]))
+        parameters = torch.stack([self.regressor(view) for view in views]).mean(0)
 
         mu = latents.chunk(2, 1)[0]
         reconstructions = as_uint8(self.vae.decoder(mu).permute(0, 2, 3, 1).numpy())
@@ -187,11 +186,12 @@ class Predictor:
         predictions = [Prediction(*row) for row in zip(*columns, strict=True)]
         if self.look_reader is None:
             return predictions
-        looks = [
-            Appearance(skin_colour(face), numbers)
-            for face, numbers in zip(faces, self.look_reader(standardised).numpy(), strict=True)
+        standardised = torch.stack([self.regressor.standardiser(view) for view in views]).mean(0)
+        looks = self.look_reader(standardised).numpy()
+        return [
+            one._replace(look=Appearance(skin_colour(one.aligned), numbers))
+            for one, numbers in zip(predictions, looks, strict=True)
         ]
-        return [one._replace(look=look) for one, look in zip(predictions, looks, strict=True)]
 
     @torch.inference_mode()
     def correct(self, photo: np.ndarray, matrix: np.ndarray) -> np.ndarray:
