@@ -38,7 +38,8 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# The pictures that README.md shows; one is made with the run of configs/creator_photo.toml and its data set.
+# The pictures that README.md shows; one is made with the run of configs/creator_photo.toml and its data set. people.jpg
+# is made with the five runs of docs/results.md#people.
 assets: $(VENV)/.installed
 	$(RUN) predict.py assets/photos/portrait.jpg
 	$(RUN) -c "from PIL import Image; \
