@@ -44,7 +44,7 @@ from models.predictor import NoFace, Predictor
 from utils.alignment import TEMPLATE_SIZE
 from utils.errors import UserError, run_script
 from utils.files import write_json
-from utils.metrics import ridge
+from utils.metrics import ridge, slopes
 from utils.pictures import UnreadablePicture, read_rgb
 from utils.progress import progress
 
@@ -155,12 +155,6 @@ def compare(
             }
         )
     return found, _interval(np.median(redrawn, 0))
-
-
-def slopes(photo: np.ndarray, character: np.ndarray) -> np.ndarray:
-    """Slopes (R,) of R ratios of N characters over those of the photos, (R, N) each, by least squares."""
-    x, y = (values - values.mean(-1, keepdims=True) for values in (photo, character))
-    return (x * y).sum(-1) / np.square(x).sum(-1)
 
 
 def _interval(rhos: np.ndarray) -> list[float]:
@@ -427,7 +421,7 @@ def compare_all(by_frame: dict[str, np.ndarray], people: np.ndarray) -> tuple[li
     rows, interval = compare(photo, characters, rng)
 
     # What stands beside them.
-    beside = {"kept": slopes(photo, characters)}
+    beside = {"kept": slopes(photo.T, characters.T)}
     beside |= {key: spearman(photo, of_people) for key, of_people in values.items()}
     if (np.unique(people, return_counts=True)[1] > 1).sum() >= FEWEST:
         beside["halves"] = halves(by_frame["photo"], people, rng)

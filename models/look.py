@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from games.game import LookNumber
-from utils.metrics import parameter_metrics, ridge
+from utils.metrics import parameter_metrics, ridge, slopes
 
 #: Where skin is bare on an aligned face, as shares of its side: left, right, top, bottom of both cheeks, and forehead.
 _BARE = ((0.34, 0.42, 0.55, 0.62), (0.58, 0.66, 0.55, 0.62), (0.42, 0.58, 0.26, 0.32))
@@ -101,9 +101,7 @@ def _joined(pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray
 
 def _contrast(truth: np.ndarray, read: np.ndarray) -> np.ndarray:
     """The factor (K,) by which numbers (N, K) that were read have to be spread, from 1 to `_MOST_CONTRAST`."""
-    truth = truth - truth.mean(0)
-    slope = (truth * (read - read.mean(0))).sum(0) / np.maximum(np.square(truth).sum(0), 1e-12)
-    return np.clip(1 / np.maximum(slope, 1e-6), 1, _MOST_CONTRAST)
+    return np.clip(1 / np.maximum(slopes(truth, read), 1e-6), 1, _MOST_CONTRAST)
 
 
 def _rounded(r2: float) -> float | None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.metrics import active_units, parameter_metrics, psnr, ridge
+from utils.metrics import active_units, parameter_metrics, psnr, ridge, slopes
 from utils.schedule import cosine_decay
 
 TRUTH = np.array([[0.0, 0.5, 1], [1, 0.5, 0], [0.5, 0.5, 0.5], [0.2, 0.5, 0.9]])
@@ -20,6 +20,11 @@ def test_an_exact_prediction_is_perfect():
     assert exact["distance"] == 0
     assert exact["cosine_similarity"] == pytest.approx(1)
     assert exact["groups"]["h"]["r2"] == 1
+
+
+def test_a_slope_is_the_share_of_a_difference_that_is_kept():
+    predicted = np.stack([9 + 0.5 * TRUTH[:, 0], TRUTH[:, 0], -TRUTH[:, 2]], 1)
+    np.testing.assert_allclose(slopes(TRUTH, predicted), [0.5, 0, -1])
 
 
 def test_a_parameter_that_does_not_vary_has_no_r2_and_is_left_out_of_means():

@@ -58,6 +58,15 @@ def _means(r2: np.ndarray, mae: np.ndarray) -> dict[str, float]:
     return {"r2": float(defined.mean()) if len(defined) else float("nan"), "mae": float(mae.mean())}
 
 
+def slopes(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Slopes (K,) of K predicted numbers of N faces over the true ones, (N, K) each, by least squares.
+
+    They say which share of a difference between two faces is kept. 0 where the truth does not vary.
+    """
+    truth = truth - truth.mean(0)
+    return (truth * (predicted - predicted.mean(0))).sum(0) / np.maximum(np.square(truth).sum(0), 1e-12)
+
+
 def psnr(mse: float) -> float:
     """Peak signal-to-noise ratio in dB of pictures in [0, 1]."""
     return float(-10 * np.log10(max(mse, 1e-12)))
