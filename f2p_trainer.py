@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from datasets.latents import AS_IT_IS, MIRRORED, MOVED, LatentTable, digests_of_labels, read_table
 from datasets.looks import looks_of
@@ -25,7 +26,7 @@ from games.game import EmbeddedGame, embedded_game
 from games.parameters import Parameter
 from models.look import LookReader
 from models.predictor import load_encoder
-from models.regressor import Regressor
+from models.regressor import Answers, Regressor
 from utils import checkpoint
 from utils.alignment import random_misalignments
 from utils.config import Config, parse_arguments
@@ -92,7 +93,8 @@ class Trainer:
 
         # The network, from the mean face on.
         seed_everything(config.run.seed)
-        self.model = Regressor(table.latent_dim, len(self.names), config).to(engine.device)
+        model = Regressor(table.latent_dim, len(self.names), config, reads_photos=bool(self.photos))
+        self.model = model.to(engine.device)
         self.model.standardiser.fit(*(rows for (_, view), rows in self.latents.items() if view == AS_IT_IS))
         self.model.start_from(self.labels.mean(0))
         self.ood_threshold = self.find_ood_threshold()
@@ -115,11 +117,6 @@ class Trainer:
     def views(self) -> list[str]:
         """The views that a prediction is the mean of."""
         return [AS_IT_IS, MIRRORED] if self.config.latents.mirrored else [AS_IT_IS]
-
-    @property
-    def learns_photos(self) -> bool:
-        """Whether the photos' parameters are learned in this epoch: in the last `f2p.photo_epochs`."""
-        return bool(self.photos) and self.epoch >= self.settings.epochs - self.settings.photo_epochs
 
     def to_device(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.engine.device)
@@ -156,6 +153,7 @@ class Trainer:
             "best": self.best,
             "seconds": self.seconds,
             "latent_dim": self.table.latent_dim,
+            "reads_photos": bool(self.photos),
             "parameters": [list(p) for p in self.table.parameters],
             "ood_threshold": self.ood_threshold,
             "creator": (self.table.meta["creator"] or {}).get("creator"),
@@ -178,9 +176,6 @@ class Trainer:
         """Train to the last epoch, evaluating and saving after each."""
         with progress(total=self.settings.epochs, initial=self.epoch, unit="epoch", desc="training") as bar:
             while self.epoch < self.settings.epochs:
-                if self.photos and self.epoch == self.settings.epochs - self.settings.photo_epochs:
-                    self.best = -math.inf  # the best of the run knows photos
-
                 # Train.
                 started = time.monotonic()
                 loss = self.train_epoch()
@@ -248,15 +243,12 @@ class Trainer:
             is_mirrored = torch.rand(len(rows), 1, device=rows.device) < 0.5
             latents = torch.where(is_mirrored, self.sample_latents(rows, MIRRORED), latents)
 
-        # Parameters. Photos always train the misalignment head; their parameters are trained only at the end.
-        sizes = [self.batch_size, self.photos_per_step] if self.learns_photos else [self.batch_size]
-        learned = sum(sizes)
+        # Parameters.
         with self.engine.autocast():
-            predicted = self.model(latents[:learned]).float()
-        truth = self.labels.index_select(0, rows[:learned])
-        loss = torch.zeros((), device=rows.device)
-        for part, expected in zip(predicted.split(sizes), truth.split(sizes), strict=True):
-            loss = loss + self.parameter_loss(part, expected)  # photos count as much as renders, however few
+            if self.photos:
+                loss = self.loss_with_photos(self.model.answers(latents), self.labels.index_select(0, rows))
+            else:
+                loss = self.parameter_loss(self.model(latents), self.labels.index_select(0, rows))
 
         # Misalignment.
         if self.model.misalignment is not None:
@@ -268,6 +260,19 @@ class Trainer:
         for optimizer in self.optimizers.values():
             optimizer.step()
         return loss.detach()
+
+    def loss_with_photos(self, answers: Answers, truth: Tensor) -> Tensor:
+        """The loss of both heads and of the gate, on renders and then photos; truth (B, P).
+
+        The head for photos learns renders too, as photos are few. They count as much as the renders, however few.
+        """
+        renders, photos = slice(self.batch_size), slice(self.batch_size, None)
+        loss = self.parameter_loss(answers.game[renders], truth[renders])
+        for part in (renders, photos):
+            loss = loss + self.parameter_loss(answers.photo[part], truth[part])
+        is_render = F.softplus(answers.photo_logit[renders]).mean()  # cross-entropy, the truth being 0
+        is_photo = F.softplus(-answers.photo_logit[photos]).mean()  # and 1
+        return loss + is_render + is_photo
 
     def sample_latents(self, rows: Tensor, view: str) -> Tensor:
         """Latents (B, 2·D) of faces (B,) in a view.
@@ -288,7 +293,7 @@ class Trainer:
 
     def parameter_loss(self, predicted: Tensor, truth: Tensor) -> Tensor:
         """Sum over the kinds of parameters (sliders, bones) of their mean squared errors; both (B, P)."""
-        square = (predicted - truth).square()
+        square = (predicted.float() - truth).square()
         total = torch.zeros((), device=square.device)
         for kind in self.kinds:
             total = total + square[:, kind].mean()

@@ -62,7 +62,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "more_kl": ("vae.kl_weight=0.0025",),
     "half_latent": ("vae.latent_dim=512",),
     "original_mlp": ("f2p.network=plain", "f2p.layers=4", "f2p.posterior_noise=0"),
-    "mixer": ("f2p.network=mixer", "f2p.learning_rate=1.5e-3"),
+    "whitened": ("f2p.network=whitened", "f2p.learning_rate=3e-3"),
     "no_regularisation": ("f2p.posterior_noise=0", "f2p.weight_decay=0.01"),
 }
 

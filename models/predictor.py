@@ -27,7 +27,7 @@ from models.regressor import Regressor
 from models.vae import VAE, Encoder, as_input, fold_batch_norm
 from utils import checkpoint
 from utils.alignment import TEMPLATE_SIZE, alignment_transform, undo_misalignment, warp
-from utils.config import Config, changed_settings, from_dict
+from utils.config import Config, changed_settings, of_checkpoint
 from utils.errors import UserError
 from utils.files import check_sums, read_json
 from utils.pictures import as_uint8
@@ -104,9 +104,9 @@ class Predictor:
         self.creator_version: str | None = content["creator"]
         self._look_reader = LookReader.of(content.get("look"))
         # Of stage 2: the VAE may be older than its settings.
-        trained = from_dict(content["config"], str(run.f2p.best))
+        trained = of_checkpoint(content, run.f2p.best)
         self.averages_mirror_image = trained.latents.mirrored
-        self.learned_photos = bool(trained.data.photos)
+        self.learned_photos: bool = content["reads_photos"]
 
     @classmethod
     def load(cls, folder: Path | None = None) -> "Predictor":
@@ -324,7 +324,7 @@ def load_vae(run: Run) -> tuple[VAE, Config]:
         UserError: no checkpoint, or one that cannot be used.
     """
     content, path = run.vae.load_best()
-    trained = from_dict(content["config"], str(path))
+    trained = of_checkpoint(content, path)
     model = VAE(trained.data.image_size, trained.vae)
     checkpoint.restore(model, content["model"], path)
     return model.eval(), trained
@@ -356,9 +356,11 @@ def load_regressor(run: Run) -> tuple[Regressor, dict[str, Any]]:
     """
     content, path = run.f2p.load_best()
     try:
-        config = from_dict(content["config"], str(path))
-        model = Regressor(content["latent_dim"], len(content["parameters"]), config)
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        config = of_checkpoint(content, path)
+        model = Regressor(
+            content["latent_dim"], len(content["parameters"]), config, reads_photos=content["reads_photos"]
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
     checkpoint.restore(model, content["model"], path)
     return model.eval(), content

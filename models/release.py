@@ -16,7 +16,6 @@ import argparse
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ import torch
 from models.predictor import Predictor
 from models.vae import VAE
 from utils import checkpoint
-from utils.config import Config, from_dict, load, to_toml
+from utils.config import Config, load, of_checkpoint, to_toml
 from utils.errors import UserError, run_script
 from utils.files import SUMS, write_json, write_sums, write_text
 from utils.pictures import UnreadablePicture, find_pictures, read_rgb
@@ -101,7 +100,7 @@ def write_networks(run: Run, folder: Path) -> None:
 
     # Stage 1.
     vae, path = run.vae.load_best()
-    config = _config_of(vae, path)
+    config = of_checkpoint(vae, path)
     vae["model"] = halved(vae["model"])
     released.vae.save("best", vae | {"optimizers": {}, "scaler": {}, "prior": {}, "released": True})
 
@@ -154,10 +153,6 @@ def readme(run: Run, config: Config, note: str) -> str:
     )
 
 
-def _config_of(content: dict[str, Any], path: Path) -> Config:
-    return from_dict(content["config"], str(path))
-
-
 def read_faces(folder: Path) -> list[np.ndarray]:
     """The first aligned faces of a folder. Raises UserError where there are none."""
     faces: list[np.ndarray] = []
@@ -189,7 +184,7 @@ def main() -> None:
     folder = options.faces
     if folder is None:
         content, path = run.vae.load_best()
-        folder = Path(_config_of(content, path).data.root) / "images"
+        folder = Path(of_checkpoint(content, path).data.root) / "images"
     faces = read_faces(folder)
 
     difference = release(run, options.output, faces=faces, note=note)

@@ -3,6 +3,7 @@
 import codecs
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,16 @@ from hypothesis import strategies as st
 from models.vae import VAE
 from tests.helpers import ROOT, TRAINING_SCRIPTS, error_of, run_here
 from utils import config as config_module
-from utils.config import DEFAULT_CONFIG, Config, changed_settings, from_dict, load, settings_help, to_toml
+from utils.config import (
+    DEFAULT_CONFIG,
+    Config,
+    changed_settings,
+    from_dict,
+    load,
+    of_checkpoint,
+    settings_help,
+    to_toml,
+)
 from utils.errors import UserError
 
 CONFIGS = ROOT / "configs"
@@ -95,7 +105,7 @@ def test_hs_face_has_what_paid():
 
 def test_the_default_config_adds_only_its_data_and_epochs_to_the_defaults():
     """The defaults are the recommended recipe: whoever names a data set and a run gets it."""
-    default = from_dict({"vae": {"epochs": 1}, "f2p": {"epochs": 15}}, "test")
+    default = from_dict({"vae": {"epochs": 1}, "f2p": {"epochs": 8}}, "test")
     config = load(DEFAULT_CONFIG)
     for table in ("run", "vae", "latents", "f2p"):
         assert getattr(config, table) == getattr(default, table), table
@@ -103,13 +113,13 @@ def test_the_default_config_adds_only_its_data_and_epochs_to_the_defaults():
 
 def test_networks_follow_from_the_config():
     widths = {"encoder_channels": [4, 6, 8, 10], "decoder_channels": [9, 7, 5, 3]}
-    vae = widths | {"latent_dim": 11, "bottleneck": 4, "spatial": False}
+    vae = widths | {"latent_dim": 48, "bottleneck": 4}
     config = from_dict({"data": {"image_size": 64}, "vae": vae}, "test")
     model = VAE(config.data.image_size, config.vae)
 
     assert [stage.conv.out_channels for stage in model.encoder.stages] == [4, 6, 8, 10]
     assert [stage.conv.out_channels for stage in model.decoder.stages] == [9, 7, 5, 3]
-    assert model.latent_dim == 11
+    assert model.latent_dim == 48
 
 
 # --- mistakes -------------------------------------------------------------------------------------
@@ -298,3 +308,13 @@ def test_settings_help_fits_a_terminal_and_shows_defaults_and_choices():
     words = " ".join(text.split())
     assert "epochs = 30: passes over the training faces" in words
     assert "(plain | whitened | mixer)" in words
+
+
+def test_a_checkpoint_may_name_a_setting_that_is_gone_and_a_config_may_not():
+    tables = Config().as_dict()
+    tables["f2p"]["photo_epochs"] = 10
+    assert of_checkpoint({"config": tables}, Path("best.pt")) == Config()
+    with pytest.raises(UserError, match=r"best.pt: unknown key f2p.photo_epoch;"):
+        of_checkpoint({"config": {"f2p": {"photo_epoch": 10}}}, Path("best.pt"))
+    with pytest.raises(UserError, match=r"my.toml: unknown key f2p.photo_epochs;"):
+        from_dict(tables, "my.toml")

@@ -51,7 +51,7 @@ def trained(smoke, tmp_path_factory) -> Trained:
         run_here(script, *settings, cwd=folder)
 
     latents = torch.from_numpy(np.load(found.run.latents / "photos.npy"))
-    ways = {"learned": (), "late": setting("f2p.photo_epochs=1"), "without": WITHOUT_PHOTOS}
+    ways = {"learned": (), "without": WITHOUT_PHOTOS}
     for name, changes in ways.items():
         run_here("f2p_trainer.py", *settings, *changes, "--restart", cwd=folder)
         found.metrics[name] = json.loads(found.run.f2p.metrics.read_text())
@@ -80,15 +80,6 @@ def test_photos_with_a_label_are_learned(trained):
     assert trained.metrics["learned"]["run"]["faces"]["photos"] == 10
     assert trained.metrics["without"]["run"]["faces"]["photos"] == 0
     assert trained.means["learned"] > trained.means["without"] + 0.1
-
-
-# --- learned late ---------------------------------------------------------------------------------
-
-
-def test_photos_learned_in_the_last_epoch_alone_count_in_the_best_of_the_run(trained):
-    """Though renders are predicted worse for them."""
-    assert trained.metrics["late"]["run"]["best_epoch"] == 3
-    assert trained.means["late"] > trained.means["without"]
 
 
 # --- kept -----------------------------------------------------------------------------------------

@@ -76,23 +76,48 @@ def test_the_mixer_network_mixes_before_normalised_layers_and_does_not_whiten():
     model = regressor("mixer", mixer_blocks=3)
     assert len(model.mixer.across_positions) == 3
     assert model.mixer.positions == 16
-    assert modules_of(model.mlp, nn.LayerNorm) == 1
+    assert modules_of(model.hidden, nn.LayerNorm) == 1
     assert model.standardiser.whitening == 0
 
 
 def test_one_layer_is_a_linear_law_of_the_standardised_latents(latents):
     model = regressor("plain", layers=1)
     model.standardiser.fit(latents)
-    expected = model.mlp[-1](model.standardiser(latents))
+    expected = model.head(model.standardiser(latents))
     torch.testing.assert_close(model(latents), expected)
-    assert modules_of(model.mlp, nn.Linear) == 1
+    assert modules_of(model.hidden, nn.Linear) == 0
+
+
+def photo_reader(latents: torch.Tensor) -> Regressor:
+    torch.manual_seed(0)
+    model = Regressor(LATENT_DIM, OUTPUTS, config_for("whitened"), reads_photos=True)
+    model.standardiser.fit(latents)
+    return model
+
+
+def test_a_sure_gate_gives_the_answer_of_one_head_and_an_unsure_one_their_mean(latents):
+    model = photo_reader(latents)
+    answers = model.answers(latents)
+    assert (answers.game - answers.photo).abs().mean() > 0.1
+    torch.nn.init.zeros_(model.gate.weight)
+    for bias, expected in ((-40, answers.game), (40, answers.photo), (0, (answers.game + answers.photo) / 2)):
+        torch.nn.init.constant_(model.gate.bias, bias)
+        torch.testing.assert_close(model(latents), expected)
+
+
+def test_the_gate_does_not_change_what_the_heads_read(latents):
+    model = photo_reader(latents)
+    model.answers(latents).photo_logit.sum().backward()
+    reached = [name for name, weight in model.named_parameters() if weight.grad is not None]
+    assert reached == ["gate.weight", "gate.bias"]
 
 
 def test_an_untrained_network_that_starts_from_the_mean_predicts_about_it(latents):
-    model = regressor("whitened")
-    model.standardiser.fit(latents)
-    model.start_from(torch.tensor([5.0, -3.0, 0.5]))
-    torch.testing.assert_close(model(latents).mean(0), torch.tensor([5.0, -3.0, 0.5]), atol=1, rtol=0)
+    model, mean = photo_reader(latents), torch.tensor([5.0, -3.0, 0.5])
+    model.start_from(mean)
+    answers = model.answers(latents)
+    for found in (answers.game, answers.photo, model(latents)):
+        torch.testing.assert_close(found.mean(0), mean, atol=1, rtol=0)
 
 
 def test_a_misalignment_head_is_there_where_moved_faces_are_learned(latents):

@@ -118,7 +118,7 @@ def test_a_checkpoint_of_an_earlier_version_is_refused_by_name_with_one_sentence
         with pytest.raises(UserError) as caught:
             read()
         told = str(caught.value)
-        assert told.startswith(f"{stage.best} has format 'face2parameter f2p 2'; expected 'face2parameter f2p 3'")
+        assert told.startswith(f"{stage.best} has format 'face2parameter f2p 2'; expected 'face2parameter f2p 4'")
         assert "--restart" in told
         assert "\n" not in told
 
@@ -133,7 +133,7 @@ def test_a_checkpoint_that_lacks_something_is_refused_by_its_name(stage, config)
 
 def test_a_checkpoint_of_the_other_stage_is_refused(stage, config):
     stage.save("best", content_of(config))
-    with pytest.raises(UserError, match="has format 'face2parameter f2p 3'; expected 'face2parameter vae 3'"):
+    with pytest.raises(UserError, match="has format 'face2parameter f2p 4'; expected 'face2parameter vae 3'"):
         checkpoint.load(stage.best, "vae")
 
 

@@ -41,7 +41,8 @@ def experiment(faces, runs, *, data=None, **vae) -> Config:
     small |= {"spatial": False, "batch_size": 4, "epochs": 3, "warmup_steps": 4}
     read = {"root": "", "folders": [str(faces)], "image_size": 32, "cache": "", "workers": 0}
     run = {"name": "tiny", "folder": str(runs)}
-    return from_dict({"run": run, "data": read | (data or {}), "vae": small | vae}, "test")
+    stage_2 = {"network": "whitened"}  # a mixer reads spatial latents alone
+    return from_dict({"run": run, "data": read | (data or {}), "vae": small | vae, "f2p": stage_2}, "test")
 
 
 def trainer_of(config: Config, engine: Engine = ENGINE) -> Trainer:

@@ -10,6 +10,7 @@ import torch
 from datasets.latents import AS_IT_IS, MIRRORED, MOVED, LatentTable
 from f2p_trainer import Trainer, check_table, indices_by_kind, score
 from games.parameters import Parameter
+from models.regressor import Answers
 from tests.helpers import same
 from utils.alignment import random_misalignments
 from utils.config import Config, from_dict
@@ -66,7 +67,7 @@ def mark_of(source: str, view: str) -> float:
 def experiment(folder, *, latents=None, run=None, **f2p) -> Config:
     """A tiny stage 2: plain, without any of the extras, unless told otherwise."""
     small = {"network": "plain", "layers": 2, "width": 16, "mixer_blocks": 1, "mixer_width": 8, "batch_size": 32}
-    small |= {"epochs": 4, "photo_epochs": 2, "posterior_noise": 0.0, "variant_prob": 0.0, "weight_decay": 0.01}
+    small |= {"epochs": 4, "posterior_noise": 0.0, "variant_prob": 0.0, "weight_decay": 0.01}
     vae = {"encoder_channels": [4] * 4, "decoder_channels": [4] * 4, "bottleneck": 4, "latent_dim": LATENT_DIM}
     views = {"moved": False, "mirrored": False} | (latents or {})
     where = {"name": "tiny", "folder": str(folder)} | (run or {})
@@ -204,45 +205,61 @@ def test_kinds_come_in_the_order_of_the_table():
     assert indices_by_kind(PARAMETERS) == [[0, 2], [1]]
 
 
-def predict_nothing(trainer: Trainer) -> None:
-    """Let the network predict 0 whatever it reads."""
-    forward = trainer.model.forward
-    trainer.model.forward = lambda latents: 0 * forward(latents)
-
-
 @pytest.fixture
-def photos_off_by_one():
-    """Renders whose parameters are all 0, and photos whose parameters are all 1."""
+def photos_off_by_one(trainer_with):
+    """A trainer of renders whose parameters are all 0 and photos whose parameters are all 1."""
     table = table_of(photos=PHOTOS)
-    return table._replace(labels=(table.split == "photos")[:, None].repeat(3, 1).astype("f4"))
+    is_photo = table.split == "photos"
+    return trainer_with(table._replace(labels=is_photo[:, None].repeat(3, 1).astype("f4")))
 
 
-def loss_of_a_step(trainer: Trainer, epoch: int) -> float:
-    trainer.epoch = epoch
-    return trainer.train_step(trainer.sample_rows(torch.randperm(trainer.renders), 0)).item()
+def loss_of(trainer: Trainer, *, game: float = 0.0, photo: float = 0.0, logit: float = 0.0) -> float:
+    """The loss of a step whose faces are all answered alike."""
+    rows = trainer.sample_rows(torch.arange(trainer.renders), 0)
+    answers = Answers(
+        torch.full((len(rows), 3), game), torch.full((len(rows), 3), photo), torch.full((len(rows), 1), logit)
+    )
+    return trainer.loss_with_photos(answers, trainer.labels[rows]).item()
 
 
-def test_photos_count_as_much_as_renders_however_few_they_are(trainer_with, photos_off_by_one):
-    trainer = trainer_with(photos_off_by_one)
-    predict_nothing(trainer)
-    assert trainer.photos_per_step == 8
-    assert loss_of_a_step(trainer, epoch=2) == pytest.approx(2.0)  # 1 for each of two kinds; renders add nothing
+UNDECIDED = 2 * math.log(2)  # the gate's loss where it says one half, of renders and of photos
 
 
-@pytest.mark.parametrize("epoch, learned", [(0, False), (1, False), (2, True), (3, True)])
-def test_photos_parameters_are_learned_in_the_last_epochs_alone(trainer_with, photos_off_by_one, epoch, learned):
-    trainer = trainer_with(photos_off_by_one)
-    predict_nothing(trainer)
-    assert loss_of_a_step(trainer, epoch) == pytest.approx(2.0 * learned)
-    assert trainer.learns_photos == learned
+def test_photos_count_as_much_as_renders_however_few_they_are(photos_off_by_one):
+    assert photos_off_by_one.photos_per_step == 8
+    assert loss_of(photos_off_by_one) - UNDECIDED == pytest.approx(2.0)  # 1 for each of two kinds
+    assert loss_of(photos_off_by_one, photo=1.0) - UNDECIDED == pytest.approx(2.0)  # this head learns renders too
 
 
-def test_photos_train_the_misalignment_head_in_every_epoch(trainer_with):
+def test_the_head_of_the_game_does_not_learn_photos(photos_off_by_one):
+    assert loss_of(photos_off_by_one, game=1.0) - loss_of(photos_off_by_one) == pytest.approx(2.0)  # renders alone
+
+
+@pytest.mark.parametrize("logit", [-2.0, 3.0])
+def test_the_gates_loss_is_the_cross_entropy_of_renders_and_of_photos(photos_off_by_one, logit):
+    expected = math.log(1 + math.exp(logit)) + math.log(1 + math.exp(-logit))
+    assert loss_of(photos_off_by_one, logit=logit) - 2.0 == pytest.approx(expected)
+
+
+def test_the_gate_comes_to_tell_photos_from_renders(trainer_with):
+    """Latents of photos are 1 and of renders 0; of what the heads read, the gate changes nothing."""
+    table = table_of(photos=PHOTOS)
+    rows = {key: np.zeros_like(latents) for key, latents in table.rows.items()}
+    rows["images", AS_IT_IS][table.of("photos")] = 1.0
+    trainer = trainer_with(table._replace(rows=rows), learning_rate=0.1)
+    for _ in range(60):
+        trainer.train_step(trainer.sample_rows(torch.randperm(trainer.renders), 0))
+    trainer.model.eval()
+    is_photo = trainer.model.answers(trainer.latents["images", AS_IT_IS]).photo_logit[:, 0] > 0
+    assert is_photo.tolist() == [False] * TRAIN + [True] * PHOTOS
+
+
+def test_photos_train_the_misalignment_head(trainer_with):
     trainer = trainer_with(table_of(photos=PHOTOS), latents={"moved": True})
     seen = []
     trainer.misalignment_loss = lambda rows, latents: seen.append((rows, latents)) or latents.sum() * 0
-    for epoch in range(4):
-        loss_of_a_step(trainer, epoch)
+    for _ in range(4):
+        trainer.train_step(trainer.sample_rows(torch.randperm(trainer.renders), 0))
     assert [len(rows) for rows, _ in seen] == [40] * 4
     assert [len(latents) for _, latents in seen] == [40] * 4
     assert all((rows >= TRAIN).sum() == 8 for rows, _ in seen)
@@ -276,12 +293,12 @@ def test_three_of_four_faces_are_moved_and_the_others_have_no_misalignment(train
 def test_a_network_without_a_misalignment_head_learns_parameters_alone(trainer_with):
     trainer = trainer_with(table_of())
     trainer.misalignment_loss = Mock(side_effect=AssertionError("no misalignment is to be learned"))
-    assert loss_of_a_step(trainer, epoch=0) > 0
+    assert trainer.train_step(torch.arange(trainer.renders)) > 0
 
 
 def test_a_step_brings_the_loss_down(trainer_with):
     trainer = trainer_with(table_of(), learning_rate=0.01, batch_size=TRAIN)
-    losses = [loss_of_a_step(trainer, epoch=0) for _ in range(100)]
+    losses = [trainer.train_step(torch.arange(trainer.renders)).item() for _ in range(100)]
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -342,7 +359,7 @@ def test_learning_rates_fall_like_a_cosine_over_the_whole_run(trainer_with):
 def test_an_untrained_network_starts_from_the_mean_face(trainer_with):
     trainer = trainer_with(table_of())
     mean = trainer.table.labels[:TRAIN].mean(0)
-    np.testing.assert_allclose(trainer.model.mlp[-1].bias.detach(), mean, rtol=1e-5)
+    np.testing.assert_allclose(trainer.model.head.bias.detach(), mean, rtol=1e-5)
 
 
 def test_a_prediction_is_clipped_to_what_a_game_knows(trainer_with):
@@ -500,13 +517,11 @@ def scored(trainer: Trainer) -> None:
     trainer.evaluate = lambda split, source="images": of_epoch | {"r2": 1 / trainer.epoch}
 
 
-@pytest.mark.parametrize("photos, best_epoch", [(0, 1), (PHOTOS, 3)])
-def test_the_best_of_a_run_knows_photos(trainer_with, stop, photos, best_epoch):
-    """Epochs 3 and 4 learn them, though renders are predicted worse then."""
-    trainer = trainer_with(table_of(photos=photos))
+def test_the_best_of_a_run_is_its_best_epoch_on_val(trainer_with, stop):
+    trainer = trainer_with(table_of())
     scored(trainer)
     trainer.run(Mock(), stop)
-    assert trainer.stage.load_best().content["epoch"] == best_epoch
+    assert trainer.stage.load_best().content["epoch"] == 1
 
 
 def test_a_checkpoint_alone_says_what_a_prediction_needs(trainer_with, stop):

@@ -13,7 +13,7 @@ from utils.errors import UserError
 from utils.files import atomic_write
 
 #: What a checkpoint is of, and in which format: both must match when one is loaded. CHANGELOG.md lists the formats.
-FORMATS = {"vae": "face2parameter vae 3", "f2p": "face2parameter f2p 3"}
+FORMATS = {"vae": "face2parameter vae 3", "f2p": "face2parameter f2p 4"}
 
 #: What every checkpoint of a kind holds beside its format.
 _SHARED_KEYS = {"config", "digests", "model", "optimizers", "epoch", "best", "seconds"}
