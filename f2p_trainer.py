@@ -1,4 +1,4 @@
-"""Stage 2: train the MLP that reads facial parameters off latents.
+"""Stage 2: train the regressor that reads facial parameters off latents.
 
     python f2p_trainer.py                                        the default experiment, configs/creator.toml
     python f2p_trainer.py --config configs/hs_face.toml
@@ -264,14 +264,15 @@ class Trainer:
     def loss_with_photos(self, answers: Answers, truth: Tensor) -> Tensor:
         """The loss of both heads and of the gate, on renders and then photos; truth (B, P).
 
-        The head for photos learns renders too, as photos are few. They count as much as the renders, however few.
+        The head for photos learns renders too, as photos are few. Photos count as much as renders there.
         """
         renders, photos = slice(self.batch_size), slice(self.batch_size, None)
         loss = self.parameter_loss(answers.game[renders], truth[renders])
         for part in (renders, photos):
             loss = loss + self.parameter_loss(answers.photo[part], truth[part])
-        is_render = F.softplus(answers.photo_logit[renders]).mean()  # cross-entropy, the truth being 0
-        is_photo = F.softplus(-answers.photo_logit[photos]).mean()  # and 1
+        logit = answers.photo_logit.float()
+        is_render = F.softplus(logit[renders]).mean()  # cross-entropy, the truth being 0
+        is_photo = F.softplus(-logit[photos]).mean()  # and 1
         return loss + is_render + is_photo
 
     def sample_latents(self, rows: Tensor, view: str) -> Tensor:
@@ -496,9 +497,10 @@ def describe_run(trainer: Trainer) -> dict[str, Any]:
 
 def print_results(found: dict[str, dict[str, Any]], reference: dict[str, dict[str, Any]]) -> None:
     """The metrics of the test faces beside those of the baselines."""
-    rows = {"MLP": found["test"], "ridge on the same latents": reference["ridge"], "training mean": reference["mean"]}
+    rows = {"regressor": found["test"]} | {"ridge on the same latents": reference["ridge"]}
+    rows["training mean"] = reference["mean"]
     if "test_aug_images" in found:
-        rows["MLP on photo-like variants"] = found["test_aug_images"]
+        rows["regressor on variants"] = found["test_aug_images"]
     print("\ntest faces                      R²      MAE     cosine  distance")
     for title, m in rows.items():
         print(f"{title:28s}  {m['r2']:7.4f}  {m['mae']:.4f}  {m['cosine_similarity']:.4f}  {m['distance']:.4f}")

@@ -48,7 +48,7 @@ _FOLDER = Path("runs/accuracy")
 #: The original project's recipe. LPIPS is left out, as its weights cannot be had everywhere.
 _ORIGINAL = _ROOT / "configs" / "hs_face_original.toml"
 
-#: Epochs of its MLP here, half of the file's: the figures in docs/results.md are of as many.
+#: Epochs of its MLP here, half of the file's: the figures in docs/relief.md are of as many.
 _ORIGINAL_F2P_EPOCHS = 15
 
 RECIPES: dict[str, tuple[str, ...]] = {

@@ -86,7 +86,7 @@ def draw_stage_1(axes: Axes, pictures: Pictures) -> None:
 
 
 def draw_stage_2(axes: Axes, pictures: Pictures) -> None:
-    """Render → frozen encoder → latent → MLP → sliders."""
+    """Render → frozen encoder → latent → mixer → sliders."""
     y = 1.2
     title(axes, 2.25, "Stage 2  extract_latentvec.py, f2p_trainer.py: renders with known sliders", colour=_ORANGE)
     show(axes, pictures.render, (0.4, 0.65), side=1.15)
@@ -97,7 +97,7 @@ def draw_stage_2(axes: Axes, pictures: Pictures) -> None:
     arrow(axes, 4.3, 4.9, y=y)
     box(axes, 4.95, 1.35, y=y, text="latent", colour=_GREY)
     arrow(axes, 6.35, 6.95, y=y)
-    box(axes, 7.0, 1.1, y=y, text="MLP", colour=_ORANGE)
+    box(axes, 7.0, 1.1, y=y, text="mixer", colour=_ORANGE)
     arrow(axes, 8.15, 8.75, y=y)
 
     for i, value in enumerate(pictures.parameters[:_SLIDERS]):

@@ -147,6 +147,7 @@ def write_untrained_run(folder: Path, config: Config) -> Config:
     of_f2p = {
         "digests": {"the encoder": fingerprint(vae.encoder)},
         "model": regressor.state_dict(),
+        "reads_photos": False,
         "latent_dim": config.vae.latent_dim,
         "parameters": [list(parameter) for parameter in parameters],
         "ood_threshold": 0.0,

@@ -360,7 +360,7 @@ def load_regressor(run: Run) -> tuple[Regressor, dict[str, Any]]:
         model = Regressor(
             content["latent_dim"], len(content["parameters"]), config, reads_photos=content["reads_photos"]
         )
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
     checkpoint.restore(model, content["model"], path)
     return model.eval(), content

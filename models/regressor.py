@@ -1,4 +1,4 @@
-"""The MLP of stage 2: latents → facial parameters."""
+"""The regressor of stage 2: latents → facial parameters."""
 
 from typing import NamedTuple
 

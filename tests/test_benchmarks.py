@@ -16,6 +16,7 @@ from benchmarks.accuracy import RECIPES, settings_of
 from benchmarks.demo import check_one_game, held_out
 from benchmarks.photos import compare, halves, spearman
 from benchmarks.scale import memory_of
+from benchmarks.speed import write_untrained_run
 from benchmarks.through_aligner import off_by, onto_canvas
 from datasets.labels import read_labels
 from datasets.people import fold_of, is_frontal, ratios, read_annotations, read_frames, read_people
@@ -313,6 +314,12 @@ def test_every_recipe_is_a_configuration(config):
     assert original.vae.kl_weight == known.vae.kl_weight
     assert original.f2p.network == known.f2p.network
     assert not original.vae.lpips_weight
+
+
+def test_the_untrained_run_whose_speed_is_measured_predicts(tmp_path):
+    config = write_untrained_run(tmp_path, load(DEFAULT_CONFIG.with_name("smoke.toml")))
+    predictor = Predictor.load(config.run_folder)
+    assert predictor.predict_aligned([np.zeros((32, 32, 3), np.uint8)])[0].parameters.shape == (205,)
 
 
 def test_how_far_an_alignment_is_off_is_said_in_the_units_of_misalignments():

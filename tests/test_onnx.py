@@ -46,7 +46,7 @@ def random_networks(network: str) -> FaceToParameters:
     torch.manual_seed(0)
     settings = small_vae(latent_dim=32, spatial=True, norm="batch")
     config = Config(vae=settings, f2p=F2PConfig(network=network, width=16, mixer_blocks=2, mixer_width=8))
-    encoder, regressor = Encoder(32, settings), Regressor(32, 9, config, reads_photos=network == "whitened")
+    encoder, regressor = Encoder(32, settings), Regressor(32, 9, config, reads_photos=network != "plain")
     regressor.standardiser.fit(torch.randn(200, 64) * 0.1)
     regressor.start_from(torch.full((9,), 0.5))
     return FaceToParameters(fold_batch_norm(encoder), regressor, averages_mirror_image=True)

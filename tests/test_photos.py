@@ -1,4 +1,4 @@
-"""Photos with parameters, of which both stages learn: learned, learned late, kept, refused.
+"""Photos with parameters, of which both stages learn: learned, kept, refused.
 
 Ten of twelve photos have a label, always 1: stage 2 comes to predict more than from renders alone.
 """
@@ -22,11 +22,11 @@ WITHOUT_PHOTOS = setting("data.photos=")
 
 
 class Trained(NamedTuple):
-    """A folder in which all three steps ran with photos, and stage 2 also with photos late and without photos."""
+    """A folder in which all three steps ran with photos, and stage 2 also without photos."""
 
     folder: Path
     settings: tuple
-    means: dict[str, float]  #: "learned", "late", "without" → mean of what is predicted of the photos
+    means: dict[str, float]  #: "learned", "without" → mean of what is predicted of the photos
     metrics: dict[str, dict]  #: the same → metrics.json
 
     @property

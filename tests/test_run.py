@@ -21,7 +21,15 @@ def config_in(folder: Path, **tables) -> Config:
 def content_of(config: Config, **changes) -> dict:
     """The content of a stage-2 checkpoint, as small as can be."""
     small = {"config": config.as_dict(), "digests": {"labels": "abc"}, "model": {}, "optimizers": {}, "epoch": 3}
-    small |= {"best": 0.5, "seconds": 1.0, "latent_dim": 4, "parameters": [], "ood_threshold": 1.0, "creator": None}
+    small |= {
+        "best": 0.5,
+        "seconds": 1.0,
+        "latent_dim": 4,
+        "reads_photos": False,
+        "parameters": [],
+        "ood_threshold": 1.0,
+        "creator": None,
+    }
     return small | changes
 
 

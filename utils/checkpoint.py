@@ -19,7 +19,7 @@ FORMATS = {"vae": "face2parameter vae 3", "f2p": "face2parameter f2p 4"}
 _SHARED_KEYS = {"config", "digests", "model", "optimizers", "epoch", "best", "seconds"}
 _KEYS = {
     "vae": _SHARED_KEYS | {"prior", "scaler", "step", "steps_done", "sums"},
-    "f2p": _SHARED_KEYS | {"latent_dim", "parameters", "ood_threshold", "creator"},
+    "f2p": _SHARED_KEYS | {"latent_dim", "reads_photos", "parameters", "ood_threshold", "creator"},
 }
 
 

@@ -20,7 +20,7 @@ from utils.errors import UserError
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "creator.toml"
 
 
-#: Settings of earlier versions, by table: the checkpoint of a stage that they did not matter to still names them.
+#: Settings that are gone, by table. Older checkpoints of the other stage still name them.
 _GONE = {"f2p": ("photo_epochs",)}
 
 
@@ -163,8 +163,8 @@ class F2PConfig:
     network: str = setting(
         "mixer",
         "mixer: an MLP-Mixer over the positions of a spatial latent, its blocks learned by Muon, before an MLP of "
-        "normalised SiLU layers; whitened: such an MLP alone, of decorrelated latents: a quarter of the time, and less "
-        "accurate; plain: an MLP of LeakyReLU layers",
+        "normalised SiLU layers; whitened: such an MLP alone, of decorrelated latents: quicker and less accurate; "
+        "plain: an MLP of LeakyReLU layers",
         choices=("plain", "whitened", "mixer"),
     )
     layers: int = setting(3, "linear layers, the last one included", low=1)
@@ -260,8 +260,10 @@ def of_checkpoint(content: dict[str, Any], path: Path) -> Config:
     Raises:
         UserError: as `from_dict`.
     """
-    tables = content["config"]
-    known = {name: {k: v for k, v in tables[name].items() if k not in _GONE.get(name, ())} for name in tables}
+    known = dict(content["config"])
+    for table, gone in _GONE.items():
+        if isinstance(known.get(table), dict):
+            known[table] = {key: value for key, value in known[table].items() if key not in gone}
     return from_dict(known, str(path))
 
 
