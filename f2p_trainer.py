@@ -244,11 +244,12 @@ class Trainer:
             latents = torch.where(is_mirrored, self.sample_latents(rows, MIRRORED), latents)
 
         # Parameters.
+        truth = self.labels.index_select(0, rows)
         with self.engine.autocast():
             if self.photos:
-                loss = self.loss_with_photos(self.model.answers(latents), self.labels.index_select(0, rows))
+                loss = self.loss_with_photos(self.model.answers(latents), truth)
             else:
-                loss = self.parameter_loss(self.model(latents), self.labels.index_select(0, rows))
+                loss = self.parameter_loss(self.model(latents), truth)
 
         # Misalignment.
         if self.model.misalignment is not None:
@@ -497,8 +498,11 @@ def describe_run(trainer: Trainer) -> dict[str, Any]:
 
 def print_results(found: dict[str, dict[str, Any]], reference: dict[str, dict[str, Any]]) -> None:
     """The metrics of the test faces beside those of the baselines."""
-    rows = {"regressor": found["test"]} | {"ridge on the same latents": reference["ridge"]}
-    rows["training mean"] = reference["mean"]
+    rows = {
+        "regressor": found["test"],
+        "ridge on the same latents": reference["ridge"],
+        "training mean": reference["mean"],
+    }
     if "test_aug_images" in found:
         rows["regressor on variants"] = found["test_aug_images"]
     print("\ntest faces                      R²      MAE     cosine  distance")

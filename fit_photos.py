@@ -30,7 +30,7 @@ With --people and --fold a fifth of the people is left out, for benchmarks.photo
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -111,17 +111,23 @@ def _read(path: Path) -> np.ndarray | None:
 def look_at_characters(mesh: FaceMesh, game: EmbeddedGame, parameters: np.ndarray) -> Meshes:
     """The meshes of characters (N, P), drawn in the neutral look."""
     found = [Meshes(np.empty((0, POINTS, 2)), np.empty(0))]
-    for first in progress(iterable=range(0, len(parameters), _BLOCK), desc="drawing characters", unit="block"):
-        found.append(mesh.find_aligned([game.picture(row) for row in parameters[first : first + _BLOCK]]))
+    for block in _blocks(parameters, "drawing characters"):
+        found.append(mesh.find_aligned([game.picture(row) for row in block]))
     return Meshes(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
 
 def landmarks_in_game(game: EmbeddedGame, parameters: np.ndarray) -> np.ndarray:
     """The 68 landmarks (N, 68, 2) of characters (N, P) in the neutral look."""
     found = [np.empty((0, 68, 2))]
-    for first in progress(iterable=range(0, len(parameters), _BLOCK), desc="placing landmarks", unit="block"):
-        found.append(game.landmarks(parameters[first : first + _BLOCK]))
+    for block in _blocks(parameters, "placing landmarks"):
+        found.append(game.landmarks(block))
     return np.concatenate(found)
+
+
+def _blocks(parameters: np.ndarray, title: str) -> Iterator[np.ndarray]:
+    """Parameters (N, P) in blocks that fit into memory as pictures, with a progress bar."""
+    for first in progress(iterable=range(0, len(parameters), _BLOCK), desc=title, unit="block"):
+        yield parameters[first : first + _BLOCK]
 
 
 class Characters:

@@ -8,8 +8,8 @@
 
 Reads each PHOTO and the best networks of the run, or of the pretrained run where none is named: the photo is aligned
 and encoded, and its parameters are read off its latent. Writes STEM.json (for each parameter its value from 0 to 1, its
-value in the game, and its R² on test renders) and STEM.png (photo, aligned face, reconstruction,
-character, and all sliders as bars). R² is left out where it says nothing of the face: it is unlike those of training,
+value in the game, and its R² on test renders) and STEM.png (photo, aligned face, reconstruction, character, and all
+sliders as bars). R² is left out where it says nothing of the face: it is unlike those of training,
 or it is a photo and the run learned from none. Where the run learned an embedded game, STEM_character.png is the
 character alone, in the person's colours and hair, which are no parameters; MakeHuman and MPFB open STEM.mhm and
 human.STEM.json. With --card, STEM_card.png is a character card of the game (docs/cards.md). What cannot be read is
